@@ -1,0 +1,69 @@
+"""Pack models into one bundle, carry it over, and have them load on machines without a network.
+
+    import bundler
+
+    bundler.pack(["bert-base-uncased"], "bundle.tar.zst")      # with a network
+    bundler.unpack("bundle.tar.zst")                           # without: then `source offline.env`
+
+The command line does the same: `bundler --help`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bundler.environment import Roots, find_roots
+    from bundler.errors import BundlerError
+    from bundler.inspection import Inspection, inspect
+    from bundler.packing import Packed, PackPlan, pack, plan_pack
+    from bundler.selection import Selection
+    from bundler.unpacking import Unpacked, plan_unpack, unpack
+    from bundler.verification import Verification, verify
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BundlerError": "errors",
+    "Inspection": "inspection",
+    "PackPlan": "packing",
+    "Packed": "packing",
+    "Roots": "environment",
+    "Selection": "selection",
+    "Unpacked": "unpacking",
+    "Verification": "verification",
+    "find_roots": "environment",
+    "inspect": "inspection",
+    "pack": "packing",
+    "plan_pack": "packing",
+    "plan_unpack": "unpacking",
+    "unpack": "unpacking",
+    "verify": "verification",
+}
+
+__all__ = [
+    "BundlerError",
+    "Inspection",
+    "PackPlan",
+    "Packed",
+    "Roots",
+    "Selection",
+    "Unpacked",
+    "Verification",
+    "find_roots",
+    "inspect",
+    "pack",
+    "plan_pack",
+    "plan_unpack",
+    "unpack",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: unpacking on a target must not load what only packing needs."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"bundler.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,405 @@
+"""The command line: arguments in, progress shown, errors to exit codes. No business here."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, BinaryIO, NoReturn
+
+import typer
+from tqdm import tqdm
+
+import bundler
+from bundler.digest import Digest
+from bundler.environment import find_roots
+from bundler.errors import EXIT_CODES, BundlerError, DamagedError, RequestError
+from bundler.progress import Meter
+
+app = typer.Typer(
+    help="Pack models into one bundle on a machine with a network; unpack it on one without, and they load.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_EPILOG = "Exit codes: " + " · ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
+
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document on stdout.", envvar="BUNDLER_JSON")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Tell what would be done, and stop.", envvar="BUNDLER_DRY_RUN"),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        min=1,
+        max=64,
+        help="Threads for zstd; by default one for each processor, at most 8.",
+        envvar="BUNDLER_JOBS",
+    ),
+]
+Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle, or - for standard input.")]
+ExpectedDigest = Annotated[
+    str | None,
+    typer.Option(
+        "--digest",
+        metavar="sha256:…",
+        help="The id that pack printed: any other bundle is refused.",
+        envvar="BUNDLER_DIGEST",
+    ),
+]
+
+
+@app.command(epilog=_EPILOG)
+def pack(
+    specs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SPEC]...",
+            help="org/name, org/name@revision, dataset:org/name, space:org/name.",
+            show_default=False,
+        ),
+    ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models",
+            metavar="SPEC...",
+            help="The same: --models A B C reads as it looks.",
+            envvar="BUNDLER_MODELS",
+        ),
+    ] = None,
+    requests: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="REQUEST.toml",
+            help="A file with models = [SPEC, …]; repeatable.",
+            envvar="BUNDLER_FROM",
+        ),
+    ] = None,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The bundle to write, or - for standard output.",
+            envvar="BUNDLER_OUTPUT",
+        ),
+    ] = "bundle.tar.zst",
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Only these files of each repository; repeatable.",
+            envvar="BUNDLER_INCLUDE",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Not these files; repeatable, and stronger than --include.",
+            envvar="BUNDLER_EXCLUDE",
+        ),
+    ] = None,
+    all_files: Annotated[
+        bool,
+        typer.Option(
+            "--all-files",
+            help="Every file, also the same weights in other formats.",
+            envvar="BUNDLER_ALL_FILES",
+        ),
+    ] = False,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The hub to ask; by default HF_ENDPOINT, else https://huggingface.co.",
+            envvar="BUNDLER_ENDPOINT",
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The folder that keeps downloads; by default ~/.cache/bundler.",
+            envvar="BUNDLER_STORE",
+        ),
+    ] = None,
+    level: Annotated[int, typer.Option(min=1, max=19, help="Of zstd.", envvar="BUNDLER_LEVEL")] = 3,
+    jobs: Jobs = None,
+    dry_run: DryRun = False,
+    json_: Json = False,
+) -> None:
+    """Download models and write them into one bundle.
+
+    All models are resolved before anything is downloaded. Interrupted, it goes on where it was
+    when the same command is given again.
+    """
+    from bundler import report
+    from bundler.packing import PackPlan, default_store
+    from bundler.request import read_request
+    from bundler.selection import Selection
+    from bundler.store import BlobStore
+
+    wanted = [*(models or []), *(specs or [])]
+    for path in requests or []:
+        wanted += read_request(path)
+    selection = Selection(tuple(include or ()), tuple(exclude or ()), all_files)
+    folder = store or default_store()
+    # Where the bundle itself goes to stdout, words go to stderr.
+    words = sys.stderr if output == "-" else sys.stdout
+
+    def tell(plan: PackPlan) -> None:
+        if not json_:
+            print(report.planned(plan, plan.missing_size(BlobStore(folder))), file=words)
+
+    if dry_run:
+        plan = bundler.plan_pack(wanted, selection=selection, endpoint=endpoint)
+        if json_:
+            _print_json(plan.to_json(BlobStore(folder)))
+        tell(plan)
+        return
+    if output == "-" and json_:
+        raise RequestError("--json and -o - both want standard output: name a file with -o")
+    packed = bundler.pack(
+        wanted,
+        _standard_output() if output == "-" else Path(output),
+        selection=selection,
+        endpoint=endpoint,
+        store=folder,
+        level=level,
+        jobs=jobs,
+        on_plan=tell,
+        progress=_Bars(),
+    )
+    if json_:
+        _print_json(packed.to_json())
+        return
+    name = "-" if packed.path is None else packed.path.name
+    print(f"wrote {packed.path or 'standard output'}: {report.amount(packed.size)}", file=words)
+    print(f"id {packed.digest}", file=words)
+    print(f"downloads are kept in {folder}; delete it whenever you like", file=words)
+    print(
+        "next: carry the bundle over, and on the other machine\n"
+        f"    bundler unpack {name} && source offline.env",
+        file=words,
+    )
+
+
+@app.command(epilog=_EPILOG)
+def unpack(
+    bundle_: Bundle,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Put all caches below DIR: DIR/huggingface, DIR/torch.",
+            envvar="BUNDLER_ROOT",
+        ),
+    ] = None,
+    hf_home: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The Hugging Face home; by default HF_HOME, else ~/.cache/huggingface.",
+            envvar="BUNDLER_HF_HOME",
+        ),
+    ] = None,
+    torch_home: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The torch home; by default TORCH_HOME, else ~/.cache/torch.",
+            envvar="BUNDLER_TORCH_HOME",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Only this model, as inspect names it; repeatable.",
+            envvar="BUNDLER_ONLY",
+        ),
+    ] = None,
+    env: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="The file to source afterwards (bash, zsh, dash, fish).",
+            envvar="BUNDLER_ENV",
+        ),
+    ] = Path("offline.env"),
+    digest: ExpectedDigest = None,
+    jobs: Jobs = None,
+    dry_run: DryRun = False,
+    json_: Json = False,
+) -> None:
+    """Rebuild the caches that libraries read, and write offline.env.
+
+    What is there already is kept, and nothing becomes visible before it is verified. Interrupted,
+    it goes on where it was when the same command is given again.
+    """
+    from bundler import report
+
+    roots = find_roots(root=root, hf_home=hf_home, torch_home=torch_home)
+    arguments: dict[str, Any] = {
+        "roots": roots,
+        "only": only or (),
+        "env": env,
+        "digest": _digest(digest),
+        "progress": _Bars(),
+    }
+    if dry_run:
+        result = bundler.plan_unpack(_source(bundle_), **arguments)
+    else:
+        result = bundler.unpack(_source(bundle_), jobs=jobs, **arguments)
+    if json_:
+        _print_json(result.to_json())
+        return
+    print(report.unpacked(result, done=not dry_run))
+    if not dry_run:
+        print(f"next, in every shell that runs the models:\n    source {result.env}")
+
+
+@app.command(epilog=_EPILOG)
+def inspect(bundle_: Bundle, digest: ExpectedDigest = None, json_: Json = False) -> None:
+    """Show what a bundle holds, reading only its beginning. --json prints the manifest."""
+    from bundler import report
+
+    inspection = bundler.inspect(_source(bundle_), digest=_digest(digest))
+    if json_:
+        sys.stdout.buffer.write(inspection.manifest_bytes)
+    else:
+        print(report.inspected(inspection))
+
+
+@app.command(epilog=_EPILOG)
+def verify(
+    bundle_: Bundle, digest: ExpectedDigest = None, jobs: Jobs = None, json_: Json = False
+) -> None:
+    """Read a whole bundle, compare every digest, and name each bad member."""
+    from bundler import report
+
+    result = bundler.verify(_source(bundle_), digest=_digest(digest), jobs=jobs, progress=_Bars())
+    if json_:
+        _print_json(result.to_json())
+    for fault in result.faults:
+        print(report.printable(f"bundler: {fault}"), file=sys.stderr)
+    if result.faults:
+        raise DamagedError(
+            f"{report.counted(len(result.faults), 'fault')} in {bundle_}: copy the bundle again"
+        )
+    if not json_:
+        print(
+            f"all {report.counted(result.checked, 'blob')} ({report.amount(result.size)}) are right"
+        )
+        print(f"id {result.digest}")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"bundler {bundler.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app(standalone_mode=False)
+    except BundlerError as error:
+        _tell(str(error))
+        sys.exit(error.exit_code)
+    except typer.TyperException as error:
+        # The option parser's complaints: what it would print, on one line.
+        _tell(f"{getattr(error, 'message', error)} (see bundler --help)")
+        sys.exit(RequestError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _tell("interrupted; the same command goes on from here")
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _tell(message: str) -> None:
+    from bundler.report import printable
+
+    for line in message.splitlines():
+        print(f"bundler: {printable(line)}", file=sys.stderr)
+
+
+def _source(name: str) -> str | BinaryIO:
+    return sys.stdin.buffer if name == "-" else name
+
+
+def _standard_output() -> BinaryIO:
+    if sys.stdout.isatty():
+        raise RequestError("a bundle is not for a terminal: redirect it, or name a file with -o")
+    return sys.stdout.buffer
+
+
+def _digest(text: str | None) -> Digest | None:
+    try:
+        return None if text is None else Digest.parse(text)
+    except ValueError as error:
+        raise RequestError(f"--digest: {error}") from None
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, ensure_ascii=False, indent=1))
+
+
+class _Bars:
+    """Progress as bars on stderr, if that is a terminal."""
+
+    def start(self, what: str, total: int) -> Meter:
+        return _Bar(what, total)
+
+
+class _Bar:
+    def __init__(self, what: str, total: int) -> None:
+        self._bar = tqdm(
+            desc=what,
+            total=total,
+            unit="B",
+            unit_scale=True,
+            file=sys.stderr,
+            disable=None,  # tqdm's word for "unless it is a terminal"
+            leave=False,
+        )
+        self._lock = threading.Lock()
+
+    def add(self, amount: int) -> None:
+        with self._lock:
+            self._bar.update(amount)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.close()

@@ -1,0 +1,103 @@
+"""Content by its name: digests, blobs, and a reader that cannot be fooled."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+from bundler.errors import DamagedError
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+COPY_SIZE = 1 << 20
+"""Bytes moved in one step wherever a stream is copied; large enough for hashlib to release the GIL."""
+
+
+class Readable(Protocol):
+    """Anything with a `read`."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Digest:
+    """A sha256 as 64 lower-case hex digits; `Digest.parse(str(d)) == d`."""
+
+    hex: str
+
+    def __post_init__(self) -> None:
+        if not _HEX.fullmatch(self.hex):
+            raise ValueError(f"not 64 lower-case hex digits: {self.hex!r}")
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Read `sha256:<64 hex>`. Raises ValueError for anything else."""
+        algorithm, colon, digits = text.partition(":")
+        if algorithm != "sha256" or not colon:
+            raise ValueError(f"not of the form sha256:<64 hex digits>: {text!r}")
+        return cls(digits)
+
+    @classmethod
+    def of(cls, content: bytes) -> Digest:
+        """The digest of `content`."""
+        return cls(hashlib.sha256(content).hexdigest())
+
+    def __str__(self) -> str:
+        return f"sha256:{self.hex}"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Blob:
+    """Content named by its digest. `size` is in bytes, uncompressed."""
+
+    digest: Digest
+    size: int
+
+    @classmethod
+    def of(cls, content: bytes) -> Blob:
+        """The blob that holds `content`."""
+        return cls(Digest.of(content), len(content))
+
+
+class VerifiedReader(io.RawIOBase):
+    """Read exactly the bytes of one blob; the last of them only if all of them are right.
+
+    Never takes more than `blob.size` bytes from `source`. The read that would hand out the last
+    byte raises DamagedError instead when the source ended early or the digest differs, so that no
+    reader can finish without having checked. `what` names the content in that error.
+    """
+
+    def __init__(self, source: Readable, blob: Blob, what: str) -> None:
+        self._source = source
+        self._blob = blob
+        self._what = what
+        self._hash = hashlib.sha256()
+        self._left = blob.size
+        self._checked = False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._left == 0 and self._checked:
+            return b""
+        wanted = self._left if size < 0 else min(size, self._left)
+        data = self._source.read(wanted)
+        self._hash.update(data)
+        self._left -= len(data)
+        if not data and wanted:
+            got = self._blob.size - self._left
+            raise DamagedError(f"{self._what} ends after {got:,} of {self._blob.size:,} bytes")
+        if self._left == 0 and not self._checked:
+            if self._hash.hexdigest() != self._blob.digest.hex:
+                raise DamagedError(
+                    f"{self._what} holds other bytes than promised "
+                    f"(sha256 {self._hash.hexdigest()[:12]}…, not {self._blob.digest.hex[:12]}…)"
+                )
+            self._checked = True
+        return data
+
+    def readall(self) -> bytes:
+        return b"".join(iter(lambda: self.read(COPY_SIZE), b""))

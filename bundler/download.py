@@ -1,0 +1,248 @@
+"""One upstream file -> verified bytes in the store: resumed, retried, compared.
+
+Bytes go to a partial file that outlives the process; the next run goes on after the last of them.
+Only content of the promised size and digest becomes a blob.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+import httpx2
+
+from bundler.digest import COPY_SIZE, Blob, Digest
+from bundler.errors import DamagedError, UnavailableError
+from bundler.progress import Meter
+from bundler.remote import RemoteFile
+from bundler.store import BlobStore
+
+STALL_SECONDS = 30.0
+"""A connection on which nothing arrives for so long counts as broken."""
+ATTEMPTS = 6
+"""Tries without a single new byte before a file is given up."""
+_LONGEST_WAIT = 30.0
+
+
+class TransientError(UnavailableError):
+    """Not to be had at the moment; worth another try after `wait` seconds, if the server named any."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class Cancelled(Exception):
+    """The work was given up while a download was under way."""
+
+
+class Web:
+    """An HTTP client for content: says what went wrong in this project's errors."""
+
+    def __init__(self) -> None:
+        self._client = httpx2.Client(
+            # Identity: a compressed answer has neither length nor ranges.
+            headers={"User-Agent": "bundler", "Accept-Encoding": "identity"},
+            timeout=httpx2.Timeout(STALL_SECONDS),
+            follow_redirects=True,
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def open(
+        self,
+        url: str,
+        offset: int,
+        headers: dict[str, str],
+        explain: Callable[[httpx2.Response], UnavailableError | None],
+    ) -> BinaryIO:
+        """The content at `url` from byte `offset` on; the caller closes it.
+
+        `headers` go to the host of `url` only, not where it redirects to. `explain` may put a refusal in
+        better words. Raises TransientError and UnavailableError; so do reads of the result.
+        """
+        host = httpx2.URL(url).host
+        ranges = {"Range": f"bytes={offset}-"} if offset else {}
+        request = self._client.build_request("GET", url, headers=headers | ranges)
+        try:
+            response = self._client.send(request, stream=True)
+        except httpx2.HTTPError as error:
+            raise TransientError(f"{host} cannot be reached: {_reason(error)}") from None
+        try:
+            self._check(response, explain)
+            body = io.BufferedReader(_Body(response), COPY_SIZE)
+            if offset and response.status_code != 206:
+                _skip(body, offset)  # A server that does not know ranges starts at the beginning.
+            return body
+        except BaseException:
+            response.close()
+            raise
+
+    def refusal(
+        self,
+        url: str,
+        headers: dict[str, str],
+        explain: Callable[[httpx2.Response], UnavailableError | None],
+    ) -> UnavailableError | None:
+        """Why a GET of `url` would be refused; None if it would not. Raises TransientError."""
+        try:
+            response = self._client.head(url, headers=headers, follow_redirects=False)
+        except httpx2.HTTPError as error:
+            host = httpx2.URL(url).host
+            raise TransientError(f"{host} cannot be reached: {_reason(error)}") from None
+        return None if response.status_code < 400 else explain(response)
+
+    @staticmethod
+    def _check(
+        response: httpx2.Response, explain: Callable[[httpx2.Response], UnavailableError | None]
+    ) -> None:
+        status, host = response.status_code, response.url.host
+        if status in (200, 206):
+            return
+        if status == 429 or status >= 500:
+            wait = response.headers.get("Retry-After", "")
+            raise TransientError(
+                f"{host} answered {status} {response.reason_phrase}",
+                float(wait) if wait.isdigit() else None,
+            )
+        raise explain(response) or UnavailableError(
+            f"{host} answered {status} {response.reason_phrase} for {response.url.path}"
+        )
+
+
+class _Body(io.RawIOBase):
+    """The body of a response as a file."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+        self._chunks: Iterator[bytes] = response.iter_raw(COPY_SIZE)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        if not self._rest:
+            try:
+                self._rest = memoryview(next(self._chunks, b""))
+            except httpx2.HTTPError as error:
+                host = self._response.url.host
+                raise TransientError(f"{host} broke off: {_reason(error)}") from None
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+    def close(self) -> None:
+        self._response.close()
+        super().close()
+
+
+def _skip(body: BinaryIO, size: int) -> None:
+    while size:
+        data = body.read(min(size, COPY_SIZE))
+        if not data:
+            return
+        size -= len(data)
+
+
+def _reason(error: httpx2.HTTPError) -> str:
+    return str(error) or type(error).__name__
+
+
+def fetch(
+    file: RemoteFile, what: str, store: BlobStore, meter: Meter, stop: threading.Event
+) -> Blob:
+    """Bring the content of `file` into `store`; what is there, whole or in part, is not asked for again.
+
+    `what` names it in messages. Setting `stop` ends the work with Cancelled within a second. Raises
+    UnavailableError when it cannot be had after several tries, DamagedError when it keeps arriving
+    otherwise than promised. Bytes already here are kept in the first case.
+    """
+    known = store.find(file.identity)
+    if known is not None:
+        return known
+    meter.add(store.partial_size(file.identity))
+    failures, corruptions = 0, 0
+    while True:
+        before = store.partial_size(file.identity)
+        try:
+            _append(file, store, meter, stop)
+            blob = _verified(file, what, store)
+            store.admit(file.identity, blob)
+            return blob
+        except TransientError as error:
+            progressed = store.partial_size(file.identity) > before
+            failures = 0 if progressed else failures + 1
+            if failures >= ATTEMPTS:
+                raise UnavailableError(
+                    f"{what}: {error} (after {ATTEMPTS} tries; run the same command again to go on)"
+                ) from None
+            wait = error.wait if error.wait is not None else _wait(failures)
+            if stop.wait(min(wait, _LONGEST_WAIT)):
+                raise Cancelled from None
+        except DamagedError:
+            meter.add(-store.partial_size(file.identity))
+            store.partial(file.identity).unlink(missing_ok=True)
+            corruptions += 1
+            if corruptions > 1:
+                raise
+        except UnavailableError as error:
+            raise type(error)(f"{what}: {error}") from None
+
+
+def _wait(failures: int) -> float:
+    """Seconds: none after progress, then doubling from half a second, spread by chance."""
+    return 0.0 if not failures else 2.0 ** (failures - 2) * random.uniform(1, 1.5)
+
+
+def _append(file: RemoteFile, store: BlobStore, meter: Meter, stop: threading.Event) -> None:
+    """Read what the partial file lacks."""
+    offset = store.partial_size(file.identity)
+    if file.size is not None and offset >= file.size > 0:
+        return
+    with (
+        open(store.partial(file.identity), "ab", buffering=0) as partial,
+        file.open(offset) as body,
+    ):
+        while data := body.read(COPY_SIZE):
+            partial.write(data)
+            meter.add(len(data))
+            offset += len(data)
+            if stop.is_set():
+                raise Cancelled
+            if file.size is not None and offset > file.size:
+                return
+    if file.size is not None and offset < file.size:
+        raise TransientError(f"the answer ended after {offset:,} of {file.size:,} bytes")
+
+
+def _verified(file: RemoteFile, what: str, store: BlobStore) -> Blob:
+    """The blob that the partial file is. Raises DamagedError if it is not what upstream promised."""
+    partial = store.partial(file.identity)
+    size = partial.stat().st_size
+    sha256 = hashlib.sha256()
+    # Git names a blob by this header and the content: git-scm.com, "Git Internals - Git Objects".
+    sha1 = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    with open(partial, "rb", buffering=0) as content:
+        while data := content.read(COPY_SIZE):
+            sha256.update(data)
+            if file.git_sha1 is not None:
+                sha1.update(data)
+    digest = Digest(sha256.hexdigest())
+    if (
+        (file.size is not None and size != file.size)
+        or (file.digest is not None and digest != file.digest)
+        or (file.git_sha1 is not None and sha1.hexdigest() != file.git_sha1)
+    ):
+        raise DamagedError(
+            f"{what} arrived otherwise than upstream says it is, twice: something on the way "
+            "alters it; try another network or mirror"
+        )
+    return Blob(digest, size)

@@ -1,0 +1,109 @@
+"""Where caches stand, and the variables that make libraries read them without a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "# Written by bundler: makes libraries load from these caches and never ask a network."
+"""The first line of every environment file, by which bundler knows its own."""
+
+# What each variable does, and which library reads it, is huggingface_hub/constants.py,
+# sentence_transformers/base/model.py, datasets/config.py and torch/hub.py.
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+}
+HIDING = (
+    "SENTENCE_TRANSFORMERS_HOME",
+    "TRANSFORMERS_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_ENDPOINT",
+)
+"""Variables that, left over from another set-up, hide the caches from some library."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """The folders that libraries look into; all absolute."""
+
+    hf_home: Path
+    hub: Path
+    torch_home: Path
+
+    def path(self, name: str) -> Path:
+        """The root that a layout calls `name`."""
+        return {"hub": self.hub, "torch": self.torch_home}[name]
+
+    def variables(self) -> dict[str, str]:
+        """Every variable to set, with its value."""
+        places = {
+            "HF_HOME": str(self.hf_home),
+            "HF_HUB_CACHE": str(self.hub),
+            "TORCH_HOME": str(self.torch_home),
+        }
+        return {**OFFLINE, **places}
+
+
+def find_roots(
+    environ: Mapping[str, str] = os.environ,
+    *,
+    root: Path | None = None,
+    hf_home: Path | None = None,
+    torch_home: Path | None = None,
+) -> Roots:
+    """The roots that the user names, else those that the libraries would use in `environ`.
+
+    The rules are those of huggingface_hub/constants.py and torch/hub.py, except that `~` and `$X`
+    are expanded in all of them: the result is written out absolute.
+    """
+
+    def named(*variables: str) -> Path | None:
+        values = (environ.get(variable) for variable in variables)
+        return next((_absolute(value) for value in values if value), None)
+
+    caches = named("XDG_CACHE_HOME") or _absolute("~/.cache")
+    if root is not None:
+        hf_home = hf_home or root / "huggingface"
+        torch_home = torch_home or root / "torch"
+    hub = hf_home / "hub" if hf_home is not None else named("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+    hf_home = _absolute(hf_home or named("HF_HOME") or caches / "huggingface")
+    torch_home = _absolute(torch_home or named("TORCH_HOME") or caches / "torch")
+    return Roots(hf_home, _absolute(hub or hf_home / "hub"), torch_home)
+
+
+def _absolute(path: Path | str) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(os.path.expandvars(path))))
+
+
+def shell_file(variables: Mapping[str, str]) -> str:
+    """A file that bash, zsh, dash and fish can source, under `set -eu` too.
+
+    `unset` is a builtin in the first three and no command at all in fish, which tells them apart
+    without a syntax error in either.
+    """
+    hiding = " ".join(HIDING)
+    lines = [
+        MARK,
+        *(f"export {name}={_quoted(value)}" for name, value in variables.items()),
+        f"command -v unset >/dev/null && unset {hiding} || set -e {hiding}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(value: str) -> str:
+    """`value` as one word. Single quotes keep all but `'` everywhere, and all but a backslash in fish."""
+    word, plain = "", ""
+    for character in value:
+        if character in "'\\":
+            word += (f"'{plain}'" if plain else "") + "\\" + character
+            plain = ""
+        else:
+            plain += character
+    return word + (f"'{plain}'" if plain or not word else "")

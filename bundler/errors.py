@@ -1,0 +1,74 @@
+"""What can go wrong, sorted by what the user can do about it.
+
+One class for each exit code of the command line. A message is one line that says what happened and
+what to do; everything that is not a `BundlerError` is a fault of bundler itself and exits with 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class BundlerError(Exception):
+    """Base of all errors that are told to the user without a traceback."""
+
+    exit_code: int = 1
+
+
+class RequestError(BundlerError):
+    """The request is wrong: a spec, an option or a combination of them."""
+
+    exit_code = 2
+
+
+class UnavailableError(BundlerError):
+    """Not to be had: no such model, no access, no network."""
+
+    exit_code = 3
+
+
+class DamagedError(BundlerError):
+    """Bytes are not what was promised: cut, flipped or replaced."""
+
+    exit_code = 4
+
+
+class FormatError(BundlerError):
+    """Not a bundle, or one that this version cannot or will not read."""
+
+    exit_code = 5
+
+
+class TargetError(BundlerError):
+    """The place to write to is in the way: space, permission, conflict."""
+
+    exit_code = 6
+
+
+class TrustError(BundlerError):
+    """Not what the user said to trust."""
+
+    exit_code = 7
+
+
+class Faults(BundlerError):
+    """Several faults of one request, told together."""
+
+    def __init__(self, errors: Sequence[BundlerError]) -> None:
+        super().__init__("\n".join(str(error) for error in errors))
+        self.errors = tuple(errors)
+        self.exit_code = min(error.exit_code for error in errors)
+
+
+EXIT_CODES = {
+    0: "done",
+    1: "a fault of bundler",
+    RequestError.exit_code: "the request is wrong",
+    UnavailableError.exit_code: "not to be had (no such model, no access, network)",
+    DamagedError.exit_code: "bytes are not what was promised",
+    FormatError.exit_code: "not a bundle, or one that this version cannot read",
+    TargetError.exit_code: "the target is in the way (space, permission, conflict)",
+    TrustError.exit_code: "not trusted",
+    130: "interrupted",
+}
+"""Every exit code of the command line and what it means."""

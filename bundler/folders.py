@@ -1,0 +1,88 @@
+"""Folders below one root, opened step by step without following a link."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+
+from bundler.errors import TargetError
+
+_KEPT_OPEN = 64
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Folders:
+    """Handles of the folders below `root`. The root itself may be reached through links.
+
+    Whoever can write to a folder on the way could put a link there; working with handles, opened
+    with O_NOFOLLOW, means that nothing is ever written where such a link points.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Open `root`, made if missing. Raises OSError."""
+        root.mkdir(parents=True, exist_ok=True)
+        self.root = root
+        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._open: OrderedDict[PurePosixPath, int] = OrderedDict()
+        self._changed: set[PurePosixPath] = set()
+
+    def __enter__(self) -> Folders:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for handle in self._open.values():
+            os.close(handle)
+        self._open.clear()
+        os.close(self._root)
+
+    def handle(self, folder: PurePosixPath) -> int:
+        """A handle of `folder`, made if missing; good until the next call. Raises TargetError, OSError."""
+        if not folder.parts:
+            return self._root
+        if folder in self._open:
+            self._open.move_to_end(folder)
+            return self._open[folder]
+        parent = self.handle(folder.parent)
+        try:
+            handle = os.open(folder.name, _FLAGS, dir_fd=parent)
+        except FileNotFoundError:
+            os.mkdir(folder.name, 0o755, dir_fd=parent)
+            self._changed.add(folder.parent)
+            handle = os.open(folder.name, _FLAGS, dir_fd=parent)
+        except NotADirectoryError:
+            raise TargetError(
+                f"{self.root / folder} is a link or a file where a folder belongs: move it away"
+            ) from None
+        if len(self._open) >= _KEPT_OPEN:
+            os.close(self._open.popitem(last=False)[1])
+        self._open[folder] = handle
+        return handle
+
+    def rename(self, source: PurePosixPath, target: PurePosixPath) -> None:
+        """Put what stands at `source` in the place of `target`, atomically."""
+        # A duplicate, since opening the second folder may close the first handle.
+        origin = os.dup(self.handle(source.parent))
+        try:
+            goal = self.handle(target.parent)
+            os.rename(source.name, target.name, src_dir_fd=origin, dst_dir_fd=goal)
+        finally:
+            os.close(origin)
+        self._changed.add(target.parent)
+
+    def remove(self, path: PurePosixPath) -> None:
+        """Remove the file at `path`."""
+        os.unlink(path.name, dir_fd=self.handle(path.parent))
+        self._changed.add(path.parent)
+
+    def sync(self) -> None:
+        """Make every rename and removal so far outlast a loss of power."""
+        for folder in self._changed:
+            os.fsync(self.handle(folder))
+        self._changed.clear()

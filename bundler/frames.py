@@ -1,0 +1,308 @@
+"""A zstd stream cut into independent frames, with a table at the end that tells where each one is.
+
+This is the Zstandard seekable format 0.1.0 (facebook/zstd, contrib/seekable_format), with checksums.
+Any zstd decoder reads it straight through; a reader that has the table starts at any frame, and
+frames are compressed and decompressed in parallel. Offsets without another word are in the
+uncompressed content.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from array import array
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
+from types import TracebackType
+from typing import BinaryIO, Protocol
+
+import zstandard
+
+from bundler.digest import COPY_SIZE, Readable
+from bundler.errors import DamagedError
+
+FRAME_SIZE = 4 << 20
+"""Bytes of content in a full frame: small enough to share out, large enough to compress well."""
+MAX_COMPRESSED_FRAME = FRAME_SIZE + (64 << 10)
+"""Bytes; content that does not shrink grows by much less than this."""
+MAX_WINDOW = 8 << 20
+"""Bytes; what the zstd specification recommends that every decoder supports."""
+DEFAULT_LEVEL = 3
+
+_SKIPPABLE = struct.Struct("<II")
+_ENTRY = struct.Struct("<III")
+_FOOTER = struct.Struct("<IBI")
+_SKIPPABLE_MAGIC = 0x184D2A5E
+_SEEKABLE_MAGIC = 0x8F92EAB1
+_WITH_CHECKSUMS = 0x80
+
+
+def default_jobs() -> int:
+    """Threads that compress or decompress when the user names no number."""
+    return min(os.cpu_count() or 1, 8)
+
+
+class FrameWriter:
+    """Write content as frames to `out`; `close` adds the table. The bytes do not depend on `jobs`."""
+
+    def __init__(self, out: BinaryIO, level: int = DEFAULT_LEVEL, jobs: int | None = None) -> None:
+        self._out = out
+        self._level = level
+        self._jobs = jobs or default_jobs()
+        self._pool = ThreadPoolExecutor(self._jobs, "compress")
+        self._local = threading.local()
+        self._content = bytearray()
+        self._under_way: deque[tuple[int, Future[bytes]]] = deque()
+        self._table = bytearray()
+        self.size = 0
+        """Bytes written to `out` so far."""
+
+    def write(self, data: bytes) -> None:
+        """Append `data`; frames are cut every FRAME_SIZE bytes."""
+        self._content += data
+        while len(self._content) >= FRAME_SIZE:
+            self._submit(bytes(self._content[:FRAME_SIZE]))
+            del self._content[:FRAME_SIZE]
+
+    def cut(self) -> None:
+        """End the frame here, so that what follows can be read without what came before."""
+        if self._content:
+            self._submit(bytes(self._content))
+            self._content.clear()
+
+    def close(self) -> None:
+        """Write what is left and the table."""
+        self.cut()
+        while self._under_way:
+            self._write_next()
+        count = len(self._table) // _ENTRY.size
+        footer = _FOOTER.pack(count, _WITH_CHECKSUMS, _SEEKABLE_MAGIC)
+        head = _SKIPPABLE.pack(_SKIPPABLE_MAGIC, len(self._table) + len(footer))
+        self._emit(head + self._table + footer)
+
+    def __enter__(self) -> FrameWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def _submit(self, content: bytes) -> None:
+        # The bound keeps memory flat: one frame in work for each thread, and one waiting.
+        while len(self._under_way) > 2 * self._jobs:
+            self._write_next()
+        self._under_way.append((len(content), self._pool.submit(self._compress, content)))
+
+    def _compress(self, content: bytes) -> bytes:
+        if not hasattr(self._local, "compressor"):
+            self._local.compressor = zstandard.ZstdCompressor(
+                level=self._level, write_checksum=True, write_content_size=True
+            )
+        frame: bytes = self._local.compressor.compress(content)
+        return frame
+
+    def _write_next(self) -> None:
+        size, future = self._under_way.popleft()
+        frame = future.result()
+        self._emit(frame)
+        # A frame's own checksum is the value that the table asks for: XXH64, its low 32 bits.
+        (checksum,) = struct.unpack("<I", frame[-4:])
+        self._table += _ENTRY.pack(len(frame), size, checksum)
+
+    def _emit(self, data: bytes) -> None:
+        self._out.write(data)
+        self.size += len(data)
+
+
+class SeekTable:
+    """Where each frame starts, in the file and in the content."""
+
+    def __init__(self, compressed_sizes: array[int], content_sizes: array[int]) -> None:
+        self.file_offsets = array("Q", accumulate(compressed_sizes, initial=0))
+        self.content_offsets = array("Q", accumulate(content_sizes, initial=0))
+
+    @property
+    def content_size(self) -> int:
+        """Bytes of content in all frames."""
+        return self.content_offsets[-1]
+
+    def __len__(self) -> int:
+        return len(self.file_offsets) - 1
+
+    def frame_at(self, offset: int) -> int:
+        """The number of the frame that holds the content byte at `offset`."""
+        return bisect_right(self.content_offsets, offset) - 1
+
+
+def has_seek_table(file: BinaryIO) -> bool:
+    """Whether `file`, which can seek, ends as a finished bundle does."""
+    return _read_footer(file) is not None
+
+
+def _read_footer(file: BinaryIO) -> int | None:
+    """The number of frames that the last bytes of `file` announce; None if they announce none."""
+    size = file.seek(0, os.SEEK_END)
+    if size < _SKIPPABLE.size + _FOOTER.size:
+        return None
+    file.seek(size - _FOOTER.size)
+    count, descriptor, magic = _FOOTER.unpack(file.read(_FOOTER.size))
+    if magic != _SEEKABLE_MAGIC or descriptor != _WITH_CHECKSUMS:
+        return None
+    return int(count)
+
+
+def read_seek_table(file: BinaryIO, max_frames: int) -> SeekTable:
+    """Read the table at the end of `file`.
+
+    Raises DamagedError if there is none (the file was cut short) or if it does not account for
+    every byte of the file; tables of more than `max_frames` entries are refused before reading.
+    """
+    count = _read_footer(file)
+    size = file.tell()
+    if count is None:
+        raise DamagedError(
+            "the end of the bundle is missing: it was not copied whole, copy it again"
+        )
+    table_size = _SKIPPABLE.size + count * _ENTRY.size + _FOOTER.size
+    if count > max_frames or table_size > size:
+        raise DamagedError("the seek table at the end of the bundle is damaged: copy it again")
+    file.seek(size - table_size)
+    magic, length = _SKIPPABLE.unpack(file.read(_SKIPPABLE.size))
+    compressed_sizes, content_sizes = array("Q"), array("Q")
+    for compressed, content, _ in _ENTRY.iter_unpack(file.read(count * _ENTRY.size)):
+        if not (0 < compressed <= MAX_COMPRESSED_FRAME and 0 < content <= FRAME_SIZE):
+            raise DamagedError("the seek table at the end of the bundle is damaged: copy it again")
+        compressed_sizes.append(compressed)
+        content_sizes.append(content)
+    table = SeekTable(compressed_sizes, content_sizes)
+    if (magic, length) != (_SKIPPABLE_MAGIC, table_size - _SKIPPABLE.size) or (
+        table.file_offsets[-1] + table_size != size
+    ):
+        raise DamagedError(
+            "the seek table does not match the length of the bundle: "
+            "it was not copied whole, copy it again"
+        )
+    return table
+
+
+class Frames(Protocol):
+    """Content that can be opened at an offset."""
+
+    def open(self, start: int, end: int) -> Readable:
+        """A stream of the content from `start` up to `end` (not included). Reads raise DamagedError."""
+
+
+class StreamedFrames:
+    """Frames from a source that cannot seek, such as a pipe: each part is read once, in order."""
+
+    def __init__(self, source: Readable) -> None:
+        self._content = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(
+            source,  # type: ignore[arg-type]  # any object with a read will do
+            read_across_frames=True,
+        )
+        self._position = 0
+
+    def open(self, start: int, end: int) -> Readable:
+        while self._position < start:
+            if not self._read(min(start - self._position, COPY_SIZE)):
+                break
+        return _Range(self._read, end - start)
+
+    def drain(self) -> int:
+        """Read to the end of the source, so that whoever writes it ends well; bytes of content."""
+        return sum(len(data) for data in iter(lambda: self._read(COPY_SIZE), b""))
+
+    def _read(self, size: int) -> bytes:
+        try:
+            data: bytes = self._content.read(size)
+        except zstandard.ZstdError as error:
+            raise DamagedError(f"the compressed data is damaged ({error})") from None
+        except OSError as error:
+            raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
+        self._position += len(data)
+        return data
+
+
+class SeekableFrames:
+    """Frames of a file with a table; the frames of an opened part are decompressed ahead."""
+
+    def __init__(self, file: BinaryIO, table: SeekTable, jobs: int | None = None) -> None:
+        self._file = file
+        self._table = table
+        self._jobs = jobs or default_jobs()
+        self._pool = ThreadPoolExecutor(self._jobs, "decompress")
+        self._local = threading.local()
+
+    def open(self, start: int, end: int) -> Readable:
+        chunks = self._chunks(start, end)
+        rest = memoryview(b"")
+
+        def read(size: int) -> bytes:
+            nonlocal rest
+            if not rest:
+                rest = memoryview(next(chunks, b""))
+            data, rest = bytes(rest[:size]), rest[size:]
+            return data
+
+        return _Range(read, end - start)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _chunks(self, start: int, end: int) -> Iterator[bytes]:
+        ahead: deque[Future[bytes]] = deque()
+        first = self._table.frame_at(start)
+        skip = start - self._table.content_offsets[first]
+        for number in range(first, len(self._table)):
+            if self._table.content_offsets[number] >= end:
+                break
+            ahead.append(self._pool.submit(self._decompress, self._frame(number), number))
+            if len(ahead) > self._jobs:
+                yield ahead.popleft().result()[skip:]
+                skip = 0
+        while ahead:
+            yield ahead.popleft().result()[skip:]
+            skip = 0
+
+    def _frame(self, number: int) -> bytes:
+        begin, end = self._table.file_offsets[number : number + 2]
+        try:
+            self._file.seek(begin)
+            return self._file.read(end - begin)
+        except OSError as error:
+            raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
+
+    def _decompress(self, frame: bytes, number: int) -> bytes:
+        begin, end = self._table.content_offsets[number : number + 2]
+        if not hasattr(self._local, "decompressor"):
+            self._local.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        try:
+            # The decoder allocates what the frame claims to hold: compare before believing.
+            if zstandard.get_frame_parameters(frame).content_size != end - begin:
+                raise DamagedError("a frame and the seek table tell different sizes")
+            content: bytes = self._local.decompressor.decompress(frame, allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            raise DamagedError(f"the compressed data is damaged ({error})") from None
+        return content
+
+
+class _Range:
+    """The next `size` bytes of `read`."""
+
+    def __init__(self, read: Callable[[int], bytes], size: int) -> None:
+        self._read = read
+        self._left = size
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(data)
+        return data

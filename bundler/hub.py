@@ -1,0 +1,242 @@
+"""One Hugging Face Hub repository at one revision -> a pinned list of its files.
+
+Metadata comes through huggingface_hub, which knows the Hub's ways; content through `download`,
+which resumes. Nothing is asked of, or written to, the user's own cache.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import partial
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+import httpx2
+from huggingface_hub import HfApi, get_token, hf_hub_url
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import (
+    BlobLfsInfo,
+    DatasetInfo,
+    ModelInfo,
+    RepoFile,
+    SpaceInfo,
+)
+
+from bundler.digest import Digest
+from bundler.download import STALL_SECONDS, Web
+from bundler.errors import RequestError, UnavailableError
+from bundler.remote import RemoteFile, RemoteSnapshot
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+LAYOUT = "hf-cache"
+_COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
+_SHORT_HASH = re.compile(r"[0-9a-f]{7,39}")
+_LISTING_LIMIT = 50_000
+"""Files from which the Hub's description of a repository may be cut short, and the tree is asked."""
+
+RepoInfo = ModelInfo | DatasetInfo | SpaceInfo
+
+
+class Hub:
+    """The Hub at one endpoint. `endpoint`: None for `HF_ENDPOINT`, or else the public one."""
+
+    def __init__(self, web: Web, endpoint: str | None = None) -> None:
+        configured = os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
+        self.endpoint = (endpoint or configured).rstrip("/")
+        if urlsplit(self.endpoint).scheme not in ("http", "https"):
+            raise RequestError(f"the endpoint {self.endpoint!r} is no http or https address")
+        # The token was given for the Hub that is set up, not for whatever a command line names.
+        trusted = {urlsplit(DEFAULT_ENDPOINT).netloc, urlsplit(configured).netloc}
+        self._token = get_token() if urlsplit(self.endpoint).netloc in trusted else None
+        self._api = HfApi(self.endpoint, token=self._token or False)
+        self._web = web
+
+    def snapshot(self, source: str, kind: str, name: str, revision: str | None) -> RemoteSnapshot:
+        """All files of the repository `name` at `revision` (None: `main`).
+
+        `kind`: model, dataset or space. Raises RequestError for a name that no repository can have,
+        UnavailableError if there is none, it is not open to the user, or the Hub is not reached.
+        """
+        revision = revision or "main"
+        try:
+            info = self._info(kind, name, revision)
+            commit_hash = str(info.sha)
+            files = self._files(kind, name, commit_hash, info)
+        except HFValidationError:
+            raise RequestError(f"{name!r} is not a repository's name: write org/name") from None
+        except OfflineModeIsEnabled:
+            raise UnavailableError(
+                "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set here, which forbids downloads: "
+                "pack in a shell where neither is"
+            ) from None
+        except httpx2.HTTPError as error:
+            raise self._explained(error, kind, name, revision) from None
+        if info.gated and files:
+            self._check_gate(kind, name, commit_hash, files[0])
+        return RemoteSnapshot(
+            source=source,
+            name=name,
+            layout=LAYOUT,
+            files=tuple(sorted(files, key=lambda file: file.path)),
+            kind=kind,
+            aliases=() if info.id == name else (str(info.id),),
+            revision=revision,
+            commit_hash=commit_hash,
+            license=_license(info),
+        )
+
+    def _info(self, kind: str, name: str, revision: str) -> RepoInfo:
+        """The Hub's description of a repository, pinned to a commit."""
+
+        def ask(revision: str) -> RepoInfo:
+            info = self._api.repo_info(
+                name, repo_type=kind, revision=revision, files_metadata=True, timeout=STALL_SECONDS
+            )
+            assert isinstance(info, RepoInfo)
+            return info
+
+        try:
+            info = ask(revision)
+        except RevisionNotFoundError:
+            # Libraries pin short hashes (transformers' pipelines do), which the Hub does not take.
+            full = self._full_hash(kind, name, revision)
+            if full is None:
+                raise
+            info = ask(full)
+        if not _COMMIT_HASH.fullmatch(str(info.sha)):
+            raise UnavailableError(f"{self.endpoint} names no commit of {name}: is it a hub?")
+        return info
+
+    def _full_hash(self, kind: str, name: str, revision: str) -> str | None:
+        """The one commit on the main branch that `revision` abbreviates."""
+        if not _SHORT_HASH.fullmatch(revision):
+            return None
+        commits = self._api.list_repo_commits(name, repo_type=kind)
+        found = [c.commit_id for c in commits if c.commit_id.startswith(revision)]
+        return found[0] if len(found) == 1 else None
+
+    def _files(self, kind: str, name: str, commit_hash: str, info: RepoInfo) -> list[RemoteFile]:
+        siblings = info.siblings or []
+        if len(siblings) < _LISTING_LIMIT:
+            return [
+                self._file(kind, name, commit_hash, s.rfilename, s.size, s.blob_id, s.lfs)
+                for s in siblings
+            ]
+        tree = self._api.list_repo_tree(name, recursive=True, revision=commit_hash, repo_type=kind)
+        return [
+            self._file(kind, name, commit_hash, item.path, item.size, item.blob_id, item.lfs)
+            for item in tree
+            if isinstance(item, RepoFile)
+        ]
+
+    def _file(
+        self,
+        kind: str,
+        name: str,
+        commit_hash: str,
+        path: str,
+        size: int | None,
+        blob_id: str | None,
+        lfs: BlobLfsInfo | None,
+    ) -> RemoteFile:
+        url = hf_hub_url(name, path, repo_type=kind, revision=commit_hash, endpoint=self.endpoint)
+        if lfs is not None:
+            size, etag = lfs.size, lfs.sha256
+        else:
+            etag = blob_id or ""
+        try:
+            digest = Digest(etag) if lfs is not None else None
+        except ValueError:
+            raise UnavailableError(
+                f"{self.endpoint} gives no sha256 for {path} of {name}"
+            ) from None
+        return RemoteFile(
+            path=path,
+            open=partial(self._open, name, url),
+            identity=str(digest) if digest else f"git:{blob_id}" if blob_id else url,
+            size=size,
+            digest=digest,
+            git_sha1=blob_id if lfs is None else None,
+            etag=etag or None,
+        )
+
+    def _open(self, name: str, url: str, offset: int) -> BinaryIO:
+        return self._web.open(url, offset, self._headers(), partial(self._refusal, name))
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+    def _check_gate(self, kind: str, name: str, commit_hash: str, file: RemoteFile) -> None:
+        """A gated repository shows its files to all and gives them to some: ask for one."""
+        url = hf_hub_url(
+            name, file.path, repo_type=kind, revision=commit_hash, endpoint=self.endpoint
+        )
+        refusal = self._web.refusal(url, self._headers(), partial(self._refusal, name))
+        if refusal is not None:
+            raise refusal
+
+    def _refusal(self, name: str, response: httpx2.Response) -> UnavailableError | None:
+        """What a refused file means."""
+        if response.url.host != urlsplit(self.endpoint).hostname:
+            return None
+        if response.status_code in (401, 403):
+            return UnavailableError(
+                f"{name} is gated or private: accept its terms at {self.endpoint}/{name}, "
+                f"{self._advice()}"
+            )
+        return None
+
+    def _advice(self) -> str:
+        if self._token is None and get_token() is not None:
+            return (
+                f"and note that your token is not sent to {urlsplit(self.endpoint).netloc}: "
+                "set HF_ENDPOINT to it if it is the hub that the token is for"
+            )
+        if self._token is None:
+            return "then log in with `hf auth login`, or set HF_TOKEN"
+        return "and check that your token may read it"
+
+    def _explained(
+        self, error: httpx2.HTTPError, kind: str, name: str, revision: str
+    ) -> UnavailableError:
+        host = urlsplit(self.endpoint).netloc
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        if isinstance(error, GatedRepoError):
+            return UnavailableError(
+                f"{name} is gated: accept its terms at {self.endpoint}/{name}, {self._advice()}"
+            )
+        if isinstance(error, RepositoryNotFoundError) or status in (401, 404):
+            if isinstance(error, RevisionNotFoundError):
+                return UnavailableError(
+                    f"{name} has no branch, tag or commit {revision!r} on {host}"
+                )
+            return UnavailableError(
+                f"{host} has no {kind} {name}: check the spelling; if it is private, "
+                f"{self._advice().removeprefix('then ')}"
+            )
+        if isinstance(error, DisabledRepoError) or status == 403:
+            return UnavailableError(f"{host} refuses access to {name}: the repository is disabled")
+        if status is not None:
+            return UnavailableError(
+                f"{host} answered {status} when asked for {name}: try again later"
+            )
+        return UnavailableError(
+            f"{host} cannot be reached ({error or type(error).__name__}): check the network, or name "
+            "a mirror with --endpoint"
+        )
+
+
+def _license(info: RepoInfo) -> str | None:
+    license = info.card_data.get("license") if info.card_data else None
+    if isinstance(license, list):
+        license = ", ".join(str(item) for item in license)
+    return license if isinstance(license, str) and license.isprintable() and license else None

@@ -1,0 +1,107 @@
+"""The cache of huggingface_hub, as `huggingface_hub.snapshot_download` would have left it.
+
+    models--org--name/
+        blobs/<etag>                         content, named by upstream's etag
+        snapshots/<commit>/<path>            relative links into blobs/
+        trees/<commit>.json                  what the snapshot consists of
+        refs/<revision>                      the commit that a revision stands for
+
+The folder carries the name that was asked for, since caches are searched by it; every alias is a
+link to that folder. What readers accept is in huggingface_hub: `file_download.py` (a ref must not
+end in a newline; a marker in `.no_exist` hides a file that is there), `_tree_cache.py` (a listing
+that names more than is there makes `snapshot_download` fail).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import PurePosixPath
+
+from bundler.layouts.placement import Absent, Exists, File, Link, Placement, Text
+from bundler.manifest import FileEntry, Snapshot, relative_path
+
+_TREE_VERSION = 1
+_KINDS = ("model", "dataset", "space")
+
+
+class HuggingFaceCache:
+    """Layout `hf-cache`."""
+
+    name = "hf-cache"
+    root = "hub"
+
+    def place(
+        self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+    ) -> Iterator[Placement]:
+        if snapshot.commit_hash is None or snapshot.revision is None:
+            raise ValueError(f"{snapshot.name!r} has no commit hash or no revision")
+        folder, *others = (_folder(snapshot.kind, name) for name in snapshot.names)
+        yield from _repository(snapshot, folder, can_link)
+        for other in others:
+            if can_link(other):
+                yield Link(other, folder)
+            else:
+                yield from _repository(snapshot, other, can_link)
+
+
+def _repository(
+    snapshot: Snapshot, folder: PurePosixPath, can_link: Callable[[PurePosixPath], bool]
+) -> Iterator[Placement]:
+    commit_hash = str(snapshot.commit_hash)
+    content = folder / "snapshots" / commit_hash
+    for entry in snapshot.files:
+        path = content / entry.path
+        if can_link(path):
+            blob = folder / "blobs" / _etag(entry)
+            yield File(blob, entry.blob)
+            yield Link(path, blob)
+        else:
+            yield File(path, entry.blob)
+        yield Absent(folder / ".no_exist" / commit_hash / entry.path)
+    yield Text(
+        folder / "trees" / f"{commit_hash}.json",
+        _tree({str(entry.path): _tree_entry(entry) for entry in snapshot.files}),
+        partial(_merged_tree, snapshot, content),
+    )
+    revision = relative_path(str(snapshot.revision))
+    if str(revision) != commit_hash:
+        yield Text(folder / "refs" / revision, commit_hash)
+
+
+def _folder(kind: str | None, name: str) -> PurePosixPath:
+    """The folder of a repository, by huggingface_hub's rule."""
+    if kind not in _KINDS:
+        raise ValueError(f"{name!r} is of kind {kind!r}, not one of {', '.join(_KINDS)}")
+    parts = relative_path(name).parts
+    if len(parts) > 2:
+        raise ValueError(f"{name!r} is not a repository's name")
+    return relative_path("--".join([f"{kind}s", *parts]))
+
+
+def _etag(entry: FileEntry) -> str:
+    return entry.etag or entry.blob.digest.hex
+
+
+def _tree(files: dict[str, object]) -> str:
+    return json.dumps({"format_version": _TREE_VERSION, "files": files}, sort_keys=True)
+
+
+def _tree_entry(entry: FileEntry) -> dict[str, object]:
+    """One file in the listing; huggingface_hub keeps the sha256 of large files only."""
+    record: dict[str, object] = {"size": entry.blob.size, "blob_id": _etag(entry)}
+    if _etag(entry) == entry.blob.digest.hex:
+        record |= {"lfs_sha256": entry.blob.digest.hex, "lfs_size": entry.blob.size}
+    return record
+
+
+def _merged_tree(snapshot: Snapshot, content: PurePosixPath, text: str, exists: Exists) -> str:
+    """The listing with the files that it named before, as far as they are there."""
+    try:
+        document = json.loads(text)
+        before = document["files"] if document["format_version"] == _TREE_VERSION else {}
+        kept = {path: entry for path, entry in before.items() if exists(content / path)}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        kept = {}
+    return _tree(kept | {str(entry.path): _tree_entry(entry) for entry in snapshot.files})

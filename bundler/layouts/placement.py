@@ -1,0 +1,57 @@
+"""What must stand where below a root: the words in which layouts speak to the writer. No disk here."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from bundler.digest import Blob
+
+Exists = Callable[[PurePosixPath], bool]
+"""Whether a path below the root exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """The content of a blob."""
+
+    path: PurePosixPath
+    blob: Blob
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A relative symbolic link to something else that is placed. `target` is a path below the root."""
+
+    path: PurePosixPath
+    target: PurePosixPath
+
+    @property
+    def text(self) -> str:
+        """What the link itself says."""
+        return posixpath.relpath(str(self.target), str(self.path.parent))
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A small file that makes others visible, so it is written after them.
+
+    `merge` takes the text that stands there already and gives the one that should, so that what
+    others put there is kept; without it the content replaces what was there.
+    """
+
+    path: PurePosixPath
+    content: str
+    merge: Callable[[str, Exists], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A path that must not exist, since it would hide something placed."""
+
+    path: PurePosixPath
+
+
+Placement = File | Link | Text | Absent

@@ -1,0 +1,307 @@
+"""The table of contents of a bundle, as values: FORMAT.md, "Manifest".
+
+Laws: `Manifest.from_bytes(m.to_bytes()) == m`, and equal manifests have equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+from bundler.digest import Blob, Digest
+from bundler.errors import FormatError
+
+FORMAT_VERSION = 1
+MAX_MANIFEST_SIZE = 64 << 20
+"""Bytes; a larger manifest is refused before it is read (about 250,000 files)."""
+MAX_BLOB_SIZE = 2**53 - 1
+"""Bytes; the largest integer that every JSON reader keeps exact."""
+MAX_PATH_LENGTH = 4096
+MAX_NAME_LENGTH = 255
+"""Bytes of UTF-8 in a whole path and in one component: the limits of Linux."""
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ETAG = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,199}")
+_COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
+_DEVICE = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE
+)
+
+T = TypeVar("T")
+
+
+def relative_path(text: str) -> PurePosixPath:
+    """A path that stays below whatever folder it is joined to, under the rules of every system.
+
+    Raises ValueError, naming the fault, for an absolute path, `..` and `.`, empty components,
+    backslashes and drive letters (a Windows path would leave the folder), device names (opening
+    `aux.txt` there opens a device), control characters, lone surrogates and overlong names.
+    """
+    if not text:
+        raise ValueError("an empty path")
+    if _UNPRINTABLE.search(text):
+        raise ValueError(f"a control character in {ascii(text)}")
+    if text.startswith("/") or "\\" in text or re.match(r"[A-Za-z]:", text):
+        raise ValueError(f"not a relative path with forward slashes: {text!r}")
+    parts = text.split("/")
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise ValueError(f"the component {part!r} in {text!r}")
+        if len(part.encode()) > MAX_NAME_LENGTH:
+            raise ValueError(f"a component of more than {MAX_NAME_LENGTH} bytes in {text[:80]!r}…")
+        if _DEVICE.fullmatch(part):
+            raise ValueError(f"the device name {part!r} in {text!r}")
+    if len(text.encode()) > MAX_PATH_LENGTH:
+        raise ValueError(f"a path of more than {MAX_PATH_LENGTH} bytes: {text[:80]!r}…")
+    return PurePosixPath(*parts)
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of a snapshot. `etag` is upstream's own name of the content, if it has one."""
+
+    path: PurePosixPath
+    blob: Blob
+    etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Omission:
+    """A file of the repository that was left out. `size` is in bytes; `path` is for reading only."""
+
+    path: str
+    size: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The files of one model at one commit hash, and what is known about it."""
+
+    source: str
+    name: str
+    """As the user asked for it: caches are searched by this name."""
+    layout: str
+    files: tuple[FileEntry, ...]
+    kind: str | None = None
+    aliases: tuple[str, ...] = ()
+    revision: str | None = None
+    commit_hash: str | None = None
+    license: str | None = None
+    omitted: tuple[Omission, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that this snapshot answers to, the one asked for first."""
+        return (self.name, *self.aliases)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files, equal ones counted each time."""
+        return sum(entry.blob.size for entry in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle holds. Snapshots and files are kept sorted, so order of asking has no effect."""
+
+    snapshots: tuple[Snapshot, ...]
+    format_version: int = field(default=FORMAT_VERSION)
+
+    @classmethod
+    def of(cls, snapshots: Iterable[Snapshot]) -> Manifest:
+        """A manifest of `snapshots` in their canonical order."""
+        return cls(
+            tuple(
+                sorted(snapshots, key=lambda s: (s.source, s.kind or "", s.name, s.revision or ""))
+            )
+        )
+
+    def blobs(self) -> Iterator[Blob]:
+        """Every blob once, in order of first mention."""
+        seen: set[Digest] = set()
+        for snapshot in self.snapshots:
+            for entry in snapshot.files:
+                if entry.blob.digest not in seen:
+                    seen.add(entry.blob.digest)
+                    yield entry.blob
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: UTF-8, sorted keys, no white space, absent instead of null or empty."""
+        document = {
+            "format_version": self.format_version,
+            "snapshots": [_snapshot_to_json(snapshot) for snapshot in self.snapshots],
+        }
+        text = json.dumps(
+            document, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+        return text.encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Manifest:
+        """Read a manifest. Raises FormatError, naming the field, for anything that is not one."""
+        try:
+            document = json.loads(
+                content.decode(),
+                object_pairs_hook=_object_without_duplicates,
+                parse_constant=_refuse_constant,
+            )
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"the manifest of this bundle is not valid JSON: {error}") from None
+        try:
+            version = _get(document, "format_version", int)
+            if version != FORMAT_VERSION:
+                raise FormatError(
+                    f"this bundle has format version {version}, and this bundler reads version "
+                    f"{FORMAT_VERSION}: use a newer bundler"
+                )
+            snapshots = tuple(_snapshot(item) for item in _get(document, "snapshots", list))
+            manifest = cls(snapshots, version)
+            _check_sizes_agree(manifest)
+        except ValueError as error:
+            raise FormatError(f"the manifest of this bundle is refused: {error}") from None
+        return manifest
+
+
+def _snapshot_to_json(snapshot: Snapshot) -> dict[str, Any]:
+    record = {
+        "source": snapshot.source,
+        "kind": snapshot.kind,
+        "name": snapshot.name,
+        "aliases": list(snapshot.aliases),
+        "revision": snapshot.revision,
+        "commit_hash": snapshot.commit_hash,
+        "layout": snapshot.layout,
+        "license": snapshot.license,
+        "files": [
+            _without_nothing(
+                {
+                    "path": str(entry.path),
+                    "size": entry.blob.size,
+                    "digest": str(entry.blob.digest),
+                    "etag": entry.etag,
+                }
+            )
+            for entry in snapshot.files
+        ],
+        "omitted": [
+            _without_nothing({"path": item.path, "size": item.size, "reason": item.reason})
+            for item in snapshot.omitted
+        ],
+    }
+    return _without_nothing(record)
+
+
+def _without_nothing(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if value is not None and value != []}
+
+
+def _snapshot(record: object) -> Snapshot:
+    name = _text(record, "name")
+    try:
+        files = tuple(_file_entry(item) for item in _get(record, "files", list))
+        _check_paths_agree(files)
+        commit_hash = _optional_text(record, "commit_hash")
+        if commit_hash is not None and not _COMMIT_HASH.fullmatch(commit_hash):
+            raise ValueError(f"commit_hash is not 40 hex digits: {commit_hash!r}")
+        return Snapshot(
+            source=_text(record, "source"),
+            name=name,
+            layout=_text(record, "layout"),
+            files=files,
+            kind=_optional_text(record, "kind"),
+            aliases=tuple(_plain(item, "alias") for item in _get(record, "aliases", list, [])),
+            revision=_optional_text(record, "revision"),
+            commit_hash=commit_hash,
+            license=_optional_text(record, "license"),
+            omitted=tuple(_omission(item) for item in _get(record, "omitted", list, [])),
+        )
+    except ValueError as error:
+        raise ValueError(f"in {name!r}: {error}") from None
+
+
+def _file_entry(record: object) -> FileEntry:
+    etag = _optional_text(record, "etag")
+    if etag is not None and not _ETAG.fullmatch(etag):
+        raise ValueError(f"an etag that is no plain file name: {etag!r}")
+    blob = Blob(Digest.parse(_text(record, "digest")), _size(_get(record, "size", int)))
+    return FileEntry(relative_path(_text(record, "path")), blob, etag)
+
+
+def _omission(record: object) -> Omission:
+    size = _get(record, "size", int, None)
+    return Omission(
+        _text(record, "path"), None if size is None else _size(size), _text(record, "reason")
+    )
+
+
+def _check_paths_agree(files: tuple[FileEntry, ...]) -> None:
+    """A path is either one file or a folder of others."""
+    paths = {entry.path for entry in files}
+    if len(paths) != len(files):
+        raise ValueError("the same path twice")
+    for path in paths:
+        for folder in path.parents:
+            if folder in paths:
+                raise ValueError(f"{str(folder)!r} is both a file and a folder")
+
+
+def _check_sizes_agree(manifest: Manifest) -> None:
+    """Equal digests mean equal sizes."""
+    sizes = {blob.digest: blob.size for blob in manifest.blobs()}
+    for snapshot in manifest.snapshots:
+        for entry in snapshot.files:
+            if sizes[entry.blob.digest] != entry.blob.size:
+                raise ValueError(f"two sizes for one digest: {entry.blob.digest}")
+
+
+_REQUIRED: Any = object()
+
+
+def _get(record: object, key: str, kind: type[T], default: Any = _REQUIRED) -> T:
+    if not isinstance(record, dict):
+        raise ValueError(f"a {type(record).__name__} where an object with {key!r} belongs")
+    value = record.get(key, default)
+    if value is _REQUIRED:
+        raise ValueError(f"{key!r} is missing")
+    if value is default:
+        return value  # type: ignore[no-any-return]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{key!r} is a {type(value).__name__}, not a {kind.__name__}")
+    return value
+
+
+def _plain(value: object, key: str) -> str:
+    if not isinstance(value, str) or not value or _UNPRINTABLE.search(value):
+        raise ValueError(f"{key!r} is not plain text: {ascii(value)[:80]}")
+    return value
+
+
+def _text(record: object, key: str) -> str:
+    return _plain(_get(record, key, str), key)
+
+
+def _optional_text(record: object, key: str) -> str | None:
+    value = _get(record, key, str, None)
+    return None if value is None else _plain(value, key)
+
+
+def _size(value: int) -> int:
+    if not 0 <= value <= MAX_BLOB_SIZE:
+        raise ValueError(f"a size of {value} bytes")
+    return value
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise ValueError("the same key twice in one object")
+    return record
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON value")

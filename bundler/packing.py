@@ -1,0 +1,350 @@
+"""Specs -> snapshots -> one bundle."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bundler.archive import write_bundle
+from bundler.digest import Blob, Digest
+from bundler.download import Cancelled, Web, fetch
+from bundler.errors import BundlerError, DamagedError, Faults, RequestError, TargetError
+from bundler.frames import DEFAULT_LEVEL
+from bundler.hub import Hub
+from bundler.manifest import FileEntry, Manifest, Snapshot, relative_path
+from bundler.progress import Progress, Silent
+from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.selection import Selection, select
+from bundler.sources import SOURCES, Source, resolve
+from bundler.spec import Spec
+from bundler.store import BlobStore
+
+PARALLEL = 8
+"""Requests and downloads under way at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackPlan:
+    """What a pack will bring: snapshots pinned to commits, with the files chosen. Sizes in bytes."""
+
+    snapshots: tuple[RemoteSnapshot, ...]
+
+    def contents(self) -> Iterator[tuple[str, RemoteFile]]:
+        """Each content once, with a name for messages."""
+        seen: set[str] = set()
+        for snapshot in self.snapshots:
+            for file in snapshot.files:
+                if file.identity not in seen:
+                    seen.add(file.identity)
+                    yield f"{file.path} of {snapshot.name}", file
+
+    @property
+    def size(self) -> int:
+        """Of everything in the bundle before compression, as far as upstream tells sizes."""
+        return sum(file.size or 0 for _, file in self.contents())
+
+    def to_json(self, store: BlobStore) -> dict[str, Any]:
+        """The same as plain values, for programs; `store` tells what is downloaded already."""
+        return {
+            "models": [
+                {
+                    "source": snapshot.source,
+                    "name": snapshot.name,
+                    "aliases": list(snapshot.aliases),
+                    "revision": snapshot.revision,
+                    "commit_hash": snapshot.commit_hash,
+                    "license": snapshot.license,
+                    "files": [{"path": f.path, "size": f.size} for f in snapshot.files],
+                    "omitted": [
+                        {"path": item.path, "size": item.size, "reason": item.reason}
+                        for item in snapshot.omitted
+                    ],
+                }
+                for snapshot in self.snapshots
+            ],
+            "download_size": self.missing_size(store),
+            "size": self.size,
+        }
+
+    def missing_size(self, store: BlobStore) -> int:
+        """Of what is still to be downloaded."""
+        return sum(
+            max(0, (file.size or 0) - store.partial_size(file.identity))
+            for _, file in self.contents()
+            if store.find(file.identity) is None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A finished bundle. `size` in bytes of the file; `digest` is the bundle's id."""
+
+    path: Path | None
+    size: int
+    digest: Digest
+    manifest: Manifest
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values, for programs."""
+        return {
+            "path": None if self.path is None else str(self.path),
+            "size": self.size,
+            "bundle": str(self.digest),
+        }
+
+
+def default_store() -> Path:
+    """The folder that keeps downloads: `$XDG_CACHE_HOME/bundler`, else `~/.cache/bundler`."""
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.path.abspath(os.path.expanduser(caches))) / "bundler"
+
+
+def plan_pack(
+    specs: Sequence[str],
+    *,
+    selection: Selection = Selection(),
+    endpoint: str | None = None,
+    sources: Sequence[Source] = SOURCES,
+) -> PackPlan:
+    """Resolve `specs` from metadata alone: nothing is downloaded, nothing is written.
+
+    `endpoint`: the Hub to ask, by default that of `HF_ENDPOINT`, else the public one. Raises
+    Faults with every RequestError and UnavailableError of the request.
+    """
+    with closing(Web()) as web:
+        return _plan(specs, selection, Hub(web, endpoint), sources)
+
+
+def pack(
+    specs: Sequence[str],
+    output: Path | str | BinaryIO,
+    *,
+    selection: Selection = Selection(),
+    endpoint: str | None = None,
+    store: Path | str | None = None,
+    level: int = DEFAULT_LEVEL,
+    jobs: int | None = None,
+    sources: Sequence[Source] = SOURCES,
+    on_plan: Callable[[PackPlan], None] = lambda plan: None,
+    progress: Progress | None = None,
+) -> Packed:
+    """Download the models that `specs` name and write them into one bundle at `output`.
+
+    `output`: a path, replaced only by a whole bundle, or a binary stream. `store`: the folder that
+    keeps downloads (`default_store`). `level`: of zstd, 1 to 19. `jobs`: threads that compress.
+    `on_plan` is called once everything is resolved, before anything is downloaded.
+
+    Raises Faults or one of RequestError, UnavailableError, DamagedError (upstream sends other bytes
+    than it promises) and TargetError (output or store). What was downloaded is kept, and running
+    again goes on from there.
+    """
+    progress = progress or Silent()
+    if isinstance(output, (str, Path)):
+        _check_output(Path(output))
+    with closing(Web()) as web:
+        plan = _plan(specs, selection, Hub(web, endpoint), sources)
+        on_plan(plan)
+        with BlobStore(Path(store) if store else default_store()) as blobs:
+            manifest = _fetch_all(plan, blobs, progress)
+            return _write(manifest, blobs, output, level, jobs, progress)
+
+
+def _plan(
+    specs: Sequence[str], selection: Selection, hub: Hub, sources: Sequence[Source]
+) -> PackPlan:
+    if not specs:
+        raise RequestError("no models named: bundler pack --models ORG/NAME … -o FILE")
+
+    def resolved(text: str) -> list[RemoteSnapshot] | BundlerError:
+        try:
+            snapshots = resolve(Spec.parse(text), hub, sources)
+            return [_checked(select(snapshot, selection)) for snapshot in snapshots]
+        except BundlerError as error:
+            return error
+
+    with ThreadPoolExecutor(PARALLEL, "resolve") as pool:
+        results = list(pool.map(resolved, dict.fromkeys(specs)))
+    faults = [result for result in results if isinstance(result, BundlerError)]
+    if faults:
+        raise Faults(faults)
+    return PackPlan(_one_name_each([s for r in results if isinstance(r, list) for s in r]))
+
+
+def _checked(snapshot: RemoteSnapshot) -> RemoteSnapshot:
+    """The same snapshot, if all of its chosen files have names that a bundle can carry."""
+    for file in snapshot.files:
+        try:
+            relative_path(file.path)
+        except ValueError as error:
+            raise RequestError(
+                f"{snapshot.name} has a file that a bundle cannot carry ({error}): "
+                "leave it out with --exclude"
+            ) from None
+    return snapshot
+
+
+def _one_name_each(snapshots: Sequence[RemoteSnapshot]) -> tuple[RemoteSnapshot, ...]:
+    """One main name for each repository, though it was asked for under several; revisions once."""
+    names: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for snapshot in snapshots:
+        names[snapshot.source, _canonical(snapshot)] |= {snapshot.name, *snapshot.aliases}
+    unique = {}
+    for snapshot in snapshots:
+        # The asked-for name that is not the canonical one comes first, whatever the order of asking.
+        canonical = _canonical(snapshot)
+        known = names[snapshot.source, canonical]
+        name, *aliases = sorted(known, key=lambda name: (name == canonical, name))
+        named = replace(snapshot, name=name, aliases=tuple(aliases))
+        unique[named.source, name, named.revision] = named
+    return tuple(unique.values())
+
+
+def _canonical(snapshot: RemoteSnapshot) -> str:
+    return snapshot.aliases[-1] if snapshot.aliases else snapshot.name
+
+
+def _fetch_all(plan: PackPlan, store: BlobStore, progress: Progress) -> Manifest:
+    """Bring everything into the store. All of it is tried before the first fault is told."""
+    stop = threading.Event()
+    blobs: dict[str, Blob] = {}
+    faults: list[BundlerError] = []
+    contents = list(plan.contents())
+    missing = [(what, file) for what, file in contents if store.find(file.identity) is None]
+    _check_store_space(plan, store)
+    total = sum(file.size or 0 for _, file in missing)
+    with progress.start("downloading", total) as meter, ThreadPoolExecutor(PARALLEL) as pool:
+
+        def fetched(item: tuple[str, RemoteFile]) -> None:
+            what, file = item
+            try:
+                blobs[file.identity] = fetch(file, what, store, meter, stop)
+            except BundlerError as error:
+                faults.append(error)
+            except OSError as error:
+                stop.set()
+                faults.append(_space_error(error, store.root, "--store"))
+            except Cancelled:
+                pass
+
+        try:
+            list(pool.map(fetched, contents))
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    if faults:
+        raise Faults(sorted(faults, key=str))
+    return Manifest.of(_snapshot(snapshot, blobs) for snapshot in plan.snapshots)
+
+
+def _snapshot(remote: RemoteSnapshot, blobs: dict[str, Blob]) -> Snapshot:
+    return Snapshot(
+        source=remote.source,
+        name=remote.name,
+        layout=remote.layout,
+        files=tuple(
+            FileEntry(relative_path(file.path), blobs[file.identity], file.etag)
+            for file in remote.files
+        ),
+        kind=remote.kind,
+        aliases=remote.aliases,
+        revision=remote.revision,
+        commit_hash=remote.commit_hash,
+        license=remote.license,
+        omitted=remote.omitted,
+    )
+
+
+def _write(
+    manifest: Manifest,
+    store: BlobStore,
+    output: Path | str | BinaryIO,
+    level: int,
+    jobs: int | None,
+    progress: Progress,
+) -> Packed:
+    reading: list[Blob] = []
+
+    def open_blob(blob: Blob) -> BinaryIO:
+        reading[:] = [blob]
+        return store.open(blob)
+
+    path = Path(output) if isinstance(output, (str, Path)) else None
+    total = sum(blob.size for blob in manifest.blobs())
+    with _opened(output) as file, progress.start("writing the bundle", total) as meter:
+        try:
+            written = write_bundle(file, manifest, open_blob, meter, level=level, jobs=jobs)
+        except DamagedError:
+            store.discard(reading[0])
+            raise DamagedError(
+                f"a file in the store {store.root} had changed; it was dropped: "
+                "run the same command again"
+            ) from None
+    return Packed(path, written.size, written.digest, manifest)
+
+
+@contextmanager
+def _opened(output: Path | str | BinaryIO) -> Iterator[BinaryIO]:
+    """`output` for writing; at a path, a whole synced file appears at the end, or nothing."""
+    if not isinstance(output, (str, Path)):
+        with _output_told(Path("the output")):
+            yield output
+        return
+    path = Path(output)
+    draft = path.with_name(f"{path.name}.partial")
+    with _output_told(path):
+        try:
+            with open(draft, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def _check_output(path: Path) -> None:
+    """Refuse, before anything is downloaded, an output that cannot be written."""
+    if path.is_dir():
+        raise TargetError(f"{path} is a folder: name a file, such as {path / 'bundle.tar.zst'}")
+    if not path.parent.is_dir():
+        raise TargetError(f"the folder {path.parent} does not exist: make it, or change --output")
+    if not os.access(path.parent, os.W_OK):
+        raise TargetError(f"not allowed to write to {path.parent}: change --output")
+
+
+def _check_store_space(plan: PackPlan, store: BlobStore) -> None:
+    free = shutil.disk_usage(store.root).free
+    needed = plan.missing_size(store)
+    if needed > free:
+        raise TargetError(
+            f"the store {store.root} has {free:,} bytes free and {needed:,} are to be downloaded: "
+            "free some space, or name another folder with --store"
+        )
+
+
+@contextmanager
+def _output_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _space_error(error, path, "--output") from None
+
+
+def _space_error(error: OSError, path: Path, option: str) -> TargetError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TargetError(f"no space left for {path}: free some, or change {option}")
+    if error.errno == errno.EFBIG:
+        return TargetError(
+            f"{path} would be larger than its file system can hold (FAT: 4 GiB): change {option}"
+        )
+    return TargetError(f"cannot write {path}: {error.strerror}; change {option}")

@@ -1,0 +1,52 @@
+"""How the doers report progress; who shows it, and where, is the caller's business."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol
+
+
+class Meter(Protocol):
+    """One piece of work under way. `add` may be called from any thread."""
+
+    def add(self, amount: int) -> None:
+        """Count `amount` more bytes as done."""
+
+    def __enter__(self) -> Meter: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class Progress(Protocol):
+    """Where pieces of work are announced."""
+
+    def start(self, what: str, total: int) -> Meter:
+        """Announce work called `what`, of `total` bytes."""
+
+
+class _Silence:
+    def add(self, amount: int) -> None:
+        pass
+
+    def __enter__(self) -> _Silence:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+
+class Silent:
+    """Progress that nobody sees: the default of the Python API."""
+
+    def start(self, what: str, total: int) -> Meter:
+        return _Silence()

@@ -1,0 +1,157 @@
+"""What an unpack installed: kept on the target, so that later runs know it without reading it all again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bundler.digest import Blob, Digest
+from bundler.errors import TargetError
+from bundler.manifest import relative_path
+from bundler.place import write_text
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledFile:
+    """One file that stands as the bundle says. `root` is a field of `environment.Roots`."""
+
+    root: str
+    path: PurePosixPath
+    blob: Blob
+    found: bool
+    """It stood there before bundler came."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledModel:
+    """One snapshot that was installed, by the fields that name it in a manifest."""
+
+    source: str
+    name: str
+    aliases: tuple[str, ...]
+    revision: str | None
+    commit_hash: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was installed of one bundle. `links` and `texts` are (root, path)."""
+
+    bundle: Digest
+    models: tuple[InstalledModel, ...]
+    files: tuple[InstalledFile, ...]
+    links: tuple[tuple[str, PurePosixPath], ...]
+    texts: tuple[tuple[str, PurePosixPath], ...]
+
+    def merged(self, earlier: Receipt | None) -> Receipt:
+        """This receipt and what an earlier unpack of the same bundle installed."""
+        if earlier is None:
+            return self
+        files = {(file.root, file.path): file for file in self.files}
+        for file in earlier.files:
+            # What bundler wrote the first time was there the second time, and is still its own.
+            files[file.root, file.path] = file
+        return Receipt(
+            self.bundle,
+            tuple(dict.fromkeys(earlier.models + self.models)),
+            tuple(files.values()),
+            tuple(dict.fromkeys(earlier.links + self.links)),
+            tuple(dict.fromkeys(earlier.texts + self.texts)),
+        )
+
+
+def receipt_path(hf_home: Path, bundle: Digest) -> Path:
+    """Where the receipt of `bundle` is kept."""
+    return hf_home / ".bundler" / "receipts" / f"{bundle.hex}.json"
+
+
+def read_receipts(hf_home: Path) -> Iterator[Receipt]:
+    """Every receipt below `hf_home`. One that cannot be read counts as absent. Raises TargetError."""
+    folder = receipt_path(hf_home, Digest.of(b"")).parent
+    try:
+        paths = sorted(folder.glob("*.json"))
+        for path in paths:
+            receipt = _from_json(path.read_text("utf-8"))
+            if receipt is not None:
+                yield receipt
+    except OSError as error:
+        raise TargetError(f"cannot read {folder}: {error.strerror}") from None
+
+
+def write_receipt(hf_home: Path, receipt: Receipt) -> None:
+    """Keep `receipt`, together with what an earlier one of the same bundle says. Raises TargetError."""
+    earlier = {other.bundle: other for other in read_receipts(hf_home)}.get(receipt.bundle)
+    path = receipt_path(hf_home, receipt.bundle)
+    write_text(path, _to_json(receipt.merged(earlier)))
+
+
+def _to_json(receipt: Receipt) -> str:
+    document = {
+        "receipt_version": _VERSION,
+        "bundle": str(receipt.bundle),
+        "models": [
+            {
+                "source": model.source,
+                "name": model.name,
+                "aliases": model.aliases,
+                "revision": model.revision,
+                "commit_hash": model.commit_hash,
+            }
+            for model in receipt.models
+        ],
+        "files": [
+            {
+                "root": file.root,
+                "path": str(file.path),
+                "digest": str(file.blob.digest),
+                "size": file.blob.size,
+                "found": file.found,
+            }
+            for file in receipt.files
+        ],
+        "links": [[root, str(path)] for root, path in receipt.links],
+        "texts": [[root, str(path)] for root, path in receipt.texts],
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _from_json(text: str) -> Receipt | None:
+    try:
+        document = json.loads(text)
+        if document["receipt_version"] != _VERSION:
+            return None
+        return Receipt(
+            Digest.parse(document["bundle"]),
+            tuple(
+                InstalledModel(
+                    model["source"],
+                    model["name"],
+                    tuple(model["aliases"]),
+                    model["revision"],
+                    model["commit_hash"],
+                )
+                for model in document["models"]
+            ),
+            tuple(
+                InstalledFile(
+                    file["root"],
+                    relative_path(file["path"]),
+                    Blob(Digest.parse(file["digest"]), int(file["size"])),
+                    bool(file["found"]),
+                )
+                for file in document["files"]
+            ),
+            _paths(document["links"]),
+            _paths(document["texts"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _paths(items: Any) -> tuple[tuple[str, PurePosixPath], ...]:
+    return tuple((str(root), relative_path(path)) for root, path in items)

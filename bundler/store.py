@@ -1,0 +1,101 @@
+"""The folder of blobs that packing reads from: whole ones under their digests, partial ones beside.
+
+    blobs/sha256/<64 hex>    whole and verified, read-only
+    known/<64 hex>           what content an upstream identity turned out to be: `<digest> <size>`
+    partial/<64 hex>         the first bytes of something under way, found again by its identity
+    lock                     held by the one process that uses the store
+
+A blob appears under its digest only by a rename of a whole, verified, synced file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from bundler.digest import Blob, Digest
+from bundler.errors import TargetError
+
+
+class BlobStore:
+    """The blobs below `root`. A context manager: it belongs to one process at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __enter__(self) -> BlobStore:
+        """Make the folders and take the lock. Raises TargetError."""
+        try:
+            for name in ("blobs/sha256", "known", "partial"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.root / "lock", "w")
+        except OSError as error:
+            raise TargetError(f"cannot use the store {self.root}: {error.strerror}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise TargetError(
+                f"another bundler uses the store {self.root}: wait for it, or name another "
+                "folder with --store"
+            ) from None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.close()
+
+    def find(self, identity: str) -> Blob | None:
+        """The blob that content of this upstream identity is, if it is here whole."""
+        try:
+            digest, size = (self.root / "known" / _key(identity)).read_text("ascii").split()
+            blob = Blob(Digest.parse(digest), int(size))
+            whole = self._path(blob).stat().st_size == blob.size
+        except (OSError, ValueError):
+            return None
+        return blob if whole else None
+
+    def open(self, blob: Blob) -> BinaryIO:
+        """The content of a whole blob; the caller closes it."""
+        return open(self._path(blob), "rb")
+
+    def partial(self, identity: str) -> Path:
+        """Where the bytes of an unfinished download are, or go."""
+        return self.root / "partial" / _key(identity)
+
+    def partial_size(self, identity: str) -> int:
+        """Bytes of an unfinished download that are here already."""
+        try:
+            return self.partial(identity).stat().st_size
+        except OSError:
+            return 0
+
+    def admit(self, identity: str, blob: Blob) -> None:
+        """Take in the partial file of `identity`, which the caller has verified to be `blob`."""
+        partial = self.partial(identity)
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o444)
+        os.replace(partial, self._path(blob))
+        known = self.root / "known" / _key(identity)
+        draft = known.with_suffix(".draft")
+        draft.write_text(f"{blob.digest} {blob.size}", "ascii")
+        os.replace(draft, known)
+
+    def discard(self, blob: Blob) -> None:
+        """Drop a blob that turned out to be damaged, so that it is fetched anew."""
+        self._path(blob).unlink(missing_ok=True)
+
+    def _path(self, blob: Blob) -> Path:
+        return self.root / "blobs" / "sha256" / blob.digest.hex
+
+
+def _key(identity: str) -> str:
+    return Digest.of(identity.encode()).hex

@@ -1,0 +1,293 @@
+"""One bundle -> caches on disk, a receipt and an environment file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bundler.archive import BundleReader, BundleSource, open_bundle
+from bundler.digest import Blob, Digest
+from bundler.environment import MARK, Roots, find_roots, shell_file
+from bundler.errors import Faults, FormatError, RequestError, TargetError
+from bundler.layouts import layout_of
+from bundler.layouts.placement import File, Link, Placement, Text
+from bundler.manifest import Manifest, Snapshot
+from bundler.place import Survey, Target, Trusted, can_link, survey, write_text
+from bundler.progress import Progress, Silent
+from bundler.receipt import (
+    InstalledFile,
+    InstalledModel,
+    Receipt,
+    read_receipts,
+    write_receipt,
+)
+from bundler.spec import Spec
+
+ENV_FILE = "offline.env"
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What an unpack did or, as a plan, will do. Sizes in bytes, paths absolute."""
+
+    digest: Digest
+    snapshots: tuple[Snapshot, ...]
+    roots: Roots
+    work: Mapping[str, Survey]
+    """By the name of the root."""
+    env: Path | None
+
+    @property
+    def written_size(self) -> int:
+        """Of files that were not there."""
+        return sum(survey.size for survey in self.work.values())
+
+    @property
+    def present_size(self) -> int:
+        """Of files that were there already."""
+        return sum(survey.present_size for survey in self.work.values())
+
+    @property
+    def free_size(self) -> int:
+        """Free space where the caches are or will be; the least, if they are in several places."""
+        return min(_free(self.roots.path(name)) for name in self.work)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values, for programs."""
+        return {
+            "bundle": str(self.digest),
+            "models": [
+                {
+                    "source": snapshot.source,
+                    "name": snapshot.name,
+                    "revision": snapshot.revision,
+                    "commit_hash": snapshot.commit_hash,
+                    "size": snapshot.size,
+                }
+                for snapshot in self.snapshots
+            ],
+            "roots": {name: str(self.roots.path(name)) for name in self.work},
+            "written_size": self.written_size,
+            "present_size": self.present_size,
+            "free_size": self.free_size,
+            "env": None if self.env is None else str(self.env),
+        }
+
+
+def plan_unpack(
+    bundle: BundleSource,
+    *,
+    roots: Roots | None = None,
+    only: Sequence[str] = (),
+    env: Path | str | None = ENV_FILE,
+    digest: Digest | None = None,
+    progress: Progress | None = None,
+) -> Unpacked:
+    """What `unpack` with the same arguments would do: reads the manifest and the target, writes nothing.
+
+    Raises as `unpack` does, as far as that can be told without the content.
+    """
+    roots = roots or find_roots()
+    env_file = _env_path(env)
+    with open_bundle(bundle, digest) as reader:
+        snapshots = _chosen(reader.manifest, only)
+        trusted = _Trust(roots.hf_home)
+        work = {
+            name: survey(
+                roots.path(name),
+                _placements(members, roots.path(name), links=True),
+                trusted.of(name),
+                progress or Silent(),
+            )
+            for name, members in _by_root(snapshots).items()
+        }
+        return Unpacked(reader.digest, snapshots, roots, work, env_file)
+
+
+def unpack(
+    bundle: BundleSource,
+    *,
+    roots: Roots | None = None,
+    only: Sequence[str] = (),
+    env: Path | str | None = ENV_FILE,
+    digest: Digest | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Unpacked:
+    """Install the models of `bundle` in the caches at `roots`, and write the file `env`.
+
+    `roots`: by default those that the libraries use here (`find_roots`). `only`: specs of models
+    to install, by default all. `env`: None for no file. `digest`: the bundle's id, if known from
+    elsewhere. `jobs`: threads, by default one for each processor.
+
+    Raises RequestError (no such file; `only` names nothing in it), DamagedError (cut or altered),
+    FormatError (no bundle), TrustError (another id) and TargetError (space, permission, conflict).
+    Nothing becomes visible to a library before all content is verified and on disk.
+    """
+    roots = roots or find_roots()
+    progress = progress or Silent()
+    env_file = _env_path(env)
+    with open_bundle(bundle, digest) as reader, ExitStack() as stack:
+        snapshots = _chosen(reader.manifest, only)
+        trusted = _Trust(roots.hf_home)
+        targets, work = {}, {}
+        for name, members in _by_root(snapshots).items():
+            root = roots.path(name)
+            targets[name] = target = stack.enter_context(Target(root))
+            placements = _placements(members, root, target.links)
+            work[name] = survey(root, placements, trusted.of(name), progress)
+        _check_space(work, targets)
+        _stage(reader, work, targets, jobs, progress)
+        for name, target in targets.items():
+            target.publish(work[name])
+    result = Unpacked(reader.digest, snapshots, roots, work, env_file)
+    write_receipt(roots.hf_home, _receipt(result))
+    if env_file is not None:
+        write_text(env_file, shell_file(roots.variables()))
+    return result
+
+
+def _env_path(env: Path | str | None) -> Path | None:
+    """Where the environment file goes; a file there that bundler did not write is left alone."""
+    if env is None:
+        return None
+    path = Path(os.path.abspath(env))
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            ours = file.readline().rstrip("\n") == MARK
+    except FileNotFoundError:
+        return path
+    except OSError as error:
+        raise TargetError(
+            f"cannot write {path}: {error.strerror}; name another with --env"
+        ) from None
+    if not ours:
+        raise TargetError(f"{path} is not bundler's own file: name another one with --env")
+    return path
+
+
+def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:
+    """The snapshots that `only` names; all, if it names none."""
+    if not only:
+        return manifest.snapshots
+    chosen: set[int] = set()
+    faults = []
+    for text in only:
+        spec = Spec.parse(text)
+        named = {i for i, snapshot in enumerate(manifest.snapshots) if spec.names(snapshot)}
+        if not named:
+            faults.append(RequestError(f"{text} is not in this bundle: see bundler inspect"))
+        chosen |= named
+    if faults:
+        raise Faults(faults)
+    return tuple(manifest.snapshots[i] for i in sorted(chosen))
+
+
+def _by_root(snapshots: Sequence[Snapshot]) -> dict[str, list[Snapshot]]:
+    by_root: dict[str, list[Snapshot]] = defaultdict(list)
+    for snapshot in snapshots:
+        by_root[layout_of(snapshot).root].append(snapshot)
+    return by_root
+
+
+def _placements(snapshots: Sequence[Snapshot], root: Path, links: bool) -> Iterator[Placement]:
+    for snapshot in snapshots:
+        try:
+            yield from layout_of(snapshot).place(snapshot, can_link(root, links))
+        except ValueError as error:
+            raise FormatError(f"the manifest of this bundle is refused: {error}") from None
+
+
+class _Trust:
+    """What receipts vouch for, so that it is not read again."""
+
+    def __init__(self, hf_home: Path) -> None:
+        self._files = {
+            (file.root, file.path): file.blob
+            for receipt in read_receipts(hf_home)
+            for file in receipt.files
+        }
+
+    def of(self, root: str) -> Trusted:
+        def trusted(path: PurePosixPath, blob: Blob) -> bool:
+            return self._files.get((root, path)) == blob
+
+        return trusted
+
+
+def _check_space(work: Mapping[str, Survey], targets: Mapping[str, Target]) -> None:
+    """Raise TargetError if the files to write do not fit."""
+    needed: dict[int, int] = defaultdict(int)
+    for name, target in targets.items():
+        device = target.root.stat().st_dev
+        missing = (f for f in work[name].files if not target.has(f.blob))
+        needed[device] += sum(file.blob.size for file in missing)
+        free = _free(target.root)
+        if needed[device] > free:
+            raise TargetError(
+                f"{target.root} has {free:,} bytes free and {needed[device]:,} are needed: "
+                "free some space, choose another folder with --root, or fewer models with --only"
+            )
+
+
+def _free(path: Path) -> int:
+    """Bytes free where `path` is or would be."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def _stage(
+    reader: BundleReader,
+    work: Mapping[str, Survey],
+    targets: Mapping[str, Target],
+    jobs: int | None,
+    progress: Progress,
+) -> None:
+    """Bring every blob that some root lacks into its staging folder."""
+    missing: dict[Digest, list[Target]] = defaultdict(list)
+    sizes = {}
+    for name, target in targets.items():
+        for blob in work[name].blobs.values():
+            if not target.has(blob):
+                missing[blob.digest].append(target)
+                sizes[blob.digest] = blob.size
+    if not missing:
+        return
+    with (
+        progress.start("unpacking", sum(sizes.values())) as meter,
+        closing(reader.blobs(missing, jobs)) as blobs,
+    ):
+        for member, content in blobs:
+            first, *others = missing[member.blob.digest]
+            first.stage(member.blob, content, meter.add)
+            for other in others:
+                with first.open(member.blob) as copy:
+                    other.stage(member.blob, copy, lambda _: None)
+
+
+def _receipt(result: Unpacked) -> Receipt:
+    files: list[InstalledFile] = []
+    links: list[tuple[str, PurePosixPath]] = []
+    texts: list[tuple[str, PurePosixPath]] = []
+    for root, survey in result.work.items():
+        written = {file.path for file in survey.files}
+        for placement in survey.wanted:
+            if isinstance(placement, File):
+                found = placement.path not in written
+                files.append(InstalledFile(root, placement.path, placement.blob, found))
+            elif isinstance(placement, Link):
+                links.append((root, placement.path))
+            elif isinstance(placement, Text):
+                texts.append((root, placement.path))
+    models = tuple(
+        InstalledModel(s.source, s.name, s.aliases, s.revision, s.commit_hash)
+        for s in result.snapshots
+    )
+    return Receipt(result.digest, models, tuple(files), tuple(links), tuple(texts))

@@ -1,0 +1,47 @@
+"""The command line as users run it: in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+    raw: bytes
+
+
+def command_environment(home: Path) -> dict[str, str]:
+    """The environment of a user at `home` who has set nothing up, and who sends no telemetry."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    return {**kept, "HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONWARNINGS": "error"}
+
+
+def run(
+    *arguments: object,
+    home: Path,
+    env: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Ran:
+    """Run `bundler` with `arguments`, in `home` unless `cwd` says otherwise."""
+    options.setdefault("cwd", home)
+    process = subprocess.run(
+        [sys.executable, "-m", "bundler", *map(str, arguments)],
+        env={**command_environment(home), **(env or {})},
+        capture_output=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+    out = process.stdout.decode(errors="replace")
+    return Ran(process.returncode, out, process.stderr.decode(), process.stdout)

@@ -1,0 +1,94 @@
+"""A source whose models are in memory, with a count of what was opened; and bundles made from it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import bundler
+from bundler.digest import Digest
+from bundler.errors import UnavailableError
+from bundler.hub import Hub
+from bundler.remote import RemoteFile, RemoteSnapshot
+
+Files = Mapping[str, bytes]
+
+
+class MemorySource:
+    """Specs `hf:name[@revision]` for the models given; LFS-like files are those with weights."""
+
+    scheme = "hf"
+
+    def __init__(
+        self,
+        models: Mapping[str, Files],
+        aliases: Mapping[str, str] | None = None,
+        kind: str = "model",
+    ) -> None:
+        """`aliases`: from a name that may be asked for to the canonical one in `models`."""
+        self._models = models
+        self._aliases = aliases or {}
+        self._kind = kind
+        self.opened: list[str] = []
+
+    def resolve(self, rest: str, hub: Hub) -> Iterator[RemoteSnapshot]:
+        name, _, revision = rest.partition("@")
+        canonical = self._aliases.get(name, name)
+        if canonical not in self._models:
+            raise UnavailableError(f"no model {name}")
+        files = self._models[canonical]
+        yield RemoteSnapshot(
+            source=self.scheme,
+            name=name,
+            layout="hf-cache",
+            files=tuple(self._file(path, content) for path, content in sorted(files.items())),
+            kind=self._kind,
+            aliases=() if canonical == name else (canonical,),
+            revision=revision or "main",
+            commit_hash=commit_hash(files),
+            license="mit",
+        )
+
+    def _file(self, path: str, content: bytes) -> RemoteFile:
+        digest = Digest.of(content)
+        large = path.endswith((".safetensors", ".bin"))
+        git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        return RemoteFile(
+            path=path,
+            open=partial(self._open, path, content),
+            identity=str(digest) if large else f"git:{git}",
+            size=len(content),
+            digest=digest if large else None,
+            git_sha1=None if large else git,
+            etag=digest.hex if large else git,
+        )
+
+    def _open(self, path: str, content: bytes, offset: int) -> BinaryIO:
+        self.opened.append(path)
+        return io.BytesIO(content[offset:])
+
+
+def commit_hash(files: Files) -> str:
+    """The commit hash that `MemorySource` gives to these files."""
+    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+
+
+def make_bundle(
+    path: Path,
+    models: Mapping[str, Files],
+    *,
+    asked: tuple[str, ...] = (),
+    aliases: Mapping[str, str] | None = None,
+) -> bundler.Packed:
+    """Pack `asked` (by default all `models`) into a bundle at `path`."""
+    return bundler.pack(
+        asked or tuple(models),
+        path,
+        selection=bundler.Selection(all_files=True),
+        store=path.parent / "store",
+        sources=(MemorySource(models, aliases),),
+    )
