@@ -1,4 +1,4 @@
-"""The bundle file: the manifest first, then blobs by digest, in frames. FORMAT.md is its specification."""
+"""The bundle file: the manifest first, then blobs by digest, in frames. FORMAT.md specifies it."""
 
 from __future__ import annotations
 
@@ -141,7 +141,11 @@ class BundleReader:
                 f"the manifest takes {size:,} bytes, more than the {MAX_MANIFEST_SIZE:,} "
                 "that this bundler reads"
             )
-        return _read_exactly(self._streamed.open(BLOCK, BLOCK + size), size)
+        content = _read_exactly(self._streamed.open(BLOCK, BLOCK + size), size)
+        end = BLOCK + _padded(size)
+        _read_exactly(self._streamed.open(BLOCK + size, end), end - BLOCK - size)
+        self._streamed.finish_frame()
+        return content
 
     def members(self) -> Iterator[Member]:
         """Every member after the manifest, in the order of the file."""
@@ -172,10 +176,14 @@ class BundleReader:
                 stack.callback(frames.close)
             yield from self._read(frames, chosen)
             if wanted is None or frames is self._streamed:
-                if _read_exactly(frames.open(end, end + len(_END)), len(_END)) != _END:
-                    raise DamagedError("the bundle holds something else where its end is")
-            if frames is self._streamed and self._streamed.drain():
-                raise DamagedError("the bundle holds something after its end")
+                self._check_end(frames, end)
+
+    def _check_end(self, frames: SeekableFrames | StreamedFrames, end: int) -> None:
+        if _read_exactly(frames.open(end, end + len(_END)), len(_END)) != _END:
+            raise DamagedError("the bundle holds something else where its end is")
+        # A pipe is read to its end also so that whoever writes into it ends well.
+        if frames is self._streamed and self._streamed.drain():
+            raise DamagedError("the bundle holds something after its end")
 
     @staticmethod
     def _read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -16,11 +17,12 @@ from tqdm import tqdm
 import bundler
 from bundler.digest import Digest
 from bundler.environment import find_roots
-from bundler.errors import EXIT_CODES, BundlerError, DamagedError, RequestError
+from bundler.errors import EXIT_CODES, INTERRUPTED, BundlerError, DamagedError, RequestError
 from bundler.progress import Meter
 
 app = typer.Typer(
-    help="Pack models into one bundle on a machine with a network; unpack it on one without, and they load.",
+    help="Pack models into one bundle where there is a network; unpack it where there is none, "
+    "and they load.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -327,17 +329,20 @@ def main() -> NoReturn:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except BundlerError as error:
         _tell(str(error))
         sys.exit(error.exit_code)
     except typer.TyperException as error:
-        # The option parser's complaints: what it would print, on one line.
-        _tell(f"{getattr(error, 'message', error)} (see bundler --help)")
+        # What the option parser complains of, on one line; only its own classes can word it.
+        worded = getattr(error, "format_message", error.__str__)()
+        _tell(f"{' '.join(worded.split())} (see bundler --help)")
         sys.exit(RequestError.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    if code == INTERRUPTED:  # typer's way to pass on a KeyboardInterrupt
         _tell("interrupted; the same command goes on from here")
-        sys.exit(130)
+        sys.stderr.flush()
+        # Not sys.exit, which waits for threads, and these for a network that may not answer.
+        os._exit(INTERRUPTED)
     sys.exit(0)
 
 

@@ -12,13 +12,19 @@ from bundler.errors import DamagedError
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 COPY_SIZE = 1 << 20
-"""Bytes moved in one step wherever a stream is copied; large enough for hashlib to release the GIL."""
+"""Bytes moved in one step wherever a stream is copied; hashlib lets other threads run meanwhile."""
 
 
 class Readable(Protocol):
     """Anything with a `read`."""
 
     def read(self, size: int = -1, /) -> bytes: ...
+
+
+class Stream(Readable, Protocol):
+    """Something with a `read` that is closed when done; a read may give less than it was asked."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, order=True, slots=True)

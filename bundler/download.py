@@ -7,15 +7,14 @@ Only content of the promised size and digest becomes a blob.
 from __future__ import annotations
 
 import hashlib
-import io
 import random
 import threading
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from contextlib import closing
 
 import httpx2
 
-from bundler.digest import COPY_SIZE, Blob, Digest
+from bundler.digest import COPY_SIZE, Blob, Digest, Stream
 from bundler.errors import DamagedError, UnavailableError
 from bundler.progress import Meter
 from bundler.remote import RemoteFile
@@ -29,7 +28,7 @@ _LONGEST_WAIT = 30.0
 
 
 class TransientError(UnavailableError):
-    """Not to be had at the moment; worth another try after `wait` seconds, if the server named any."""
+    """Not to be had at the moment. `wait`: seconds after which the server wants another try."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
@@ -61,11 +60,11 @@ class Web:
         offset: int,
         headers: dict[str, str],
         explain: Callable[[httpx2.Response], UnavailableError | None],
-    ) -> BinaryIO:
+    ) -> Stream:
         """The content at `url` from byte `offset` on; the caller closes it.
 
-        `headers` go to the host of `url` only, not where it redirects to. `explain` may put a refusal in
-        better words. Raises TransientError and UnavailableError; so do reads of the result.
+        `headers` go to the host of `url` only, not where it redirects to. `explain` may put a
+        refusal in better words. Raises TransientError and UnavailableError, then and when read.
         """
         host = httpx2.URL(url).host
         ranges = {"Range": f"bytes={offset}-"} if offset else {}
@@ -76,7 +75,7 @@ class Web:
             raise TransientError(f"{host} cannot be reached: {_reason(error)}") from None
         try:
             self._check(response, explain)
-            body = io.BufferedReader(_Body(response), COPY_SIZE)
+            body = _Body(response)
             if offset and response.status_code != 206:
                 _skip(body, offset)  # A server that does not know ranges starts at the beginning.
             return body
@@ -116,35 +115,33 @@ class Web:
         )
 
 
-class _Body(io.RawIOBase):
-    """The body of a response as a file."""
+class _Body:
+    """The body of a response: bytes are given out as they arrive, so that none is lost."""
 
     def __init__(self, response: httpx2.Response) -> None:
         self._response = response
-        self._chunks: Iterator[bytes] = response.iter_raw(COPY_SIZE)
-        self._rest = memoryview(b"")
+        self._chunks: Iterator[bytes] = response.iter_raw()
+        self._rest = b""
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        if not self._rest:
-            try:
-                self._rest = memoryview(next(self._chunks, b""))
-            except httpx2.HTTPError as error:
-                host = self._response.url.host
-                raise TransientError(f"{host} broke off: {_reason(error)}") from None
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            while not self._rest:
+                self._rest = next(self._chunks)
+        except StopIteration:
+            return b""
+        except httpx2.HTTPError as error:
+            host = self._response.url.host
+            raise TransientError(f"{host} broke off: {_reason(error)}") from None
+        if size < 0:
+            size = len(self._rest)
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
 
     def close(self) -> None:
         self._response.close()
-        super().close()
 
 
-def _skip(body: BinaryIO, size: int) -> None:
+def _skip(body: Stream, size: int) -> None:
     while size:
         data = body.read(min(size, COPY_SIZE))
         if not data:
@@ -159,7 +156,7 @@ def _reason(error: httpx2.HTTPError) -> str:
 def fetch(
     file: RemoteFile, what: str, store: BlobStore, meter: Meter, stop: threading.Event
 ) -> Blob:
-    """Bring the content of `file` into `store`; what is there, whole or in part, is not asked for again.
+    """Bring the content of `file` into `store`; what is there already is not asked for again.
 
     `what` names it in messages. Setting `stop` ends the work with Cancelled within a second. Raises
     UnavailableError when it cannot be had after several tries, DamagedError when it keeps arriving
@@ -209,7 +206,7 @@ def _append(file: RemoteFile, store: BlobStore, meter: Meter, stop: threading.Ev
         return
     with (
         open(store.partial(file.identity), "ab", buffering=0) as partial,
-        file.open(offset) as body,
+        closing(file.open(offset)) as body,
     ):
         while data := body.read(COPY_SIZE):
             partial.write(data)
@@ -224,7 +221,7 @@ def _append(file: RemoteFile, store: BlobStore, meter: Meter, stop: threading.Ev
 
 
 def _verified(file: RemoteFile, what: str, store: BlobStore) -> Blob:
-    """The blob that the partial file is. Raises DamagedError if it is not what upstream promised."""
+    """The blob that the partial file is. Raises DamagedError if upstream promised another."""
     partial = store.partial(file.identity)
     size = partial.stat().st_size
     sha256 = hashlib.sha256()

@@ -98,7 +98,7 @@ def shell_file(variables: Mapping[str, str]) -> str:
 
 
 def _quoted(value: str) -> str:
-    """`value` as one word. Single quotes keep all but `'` everywhere, and all but a backslash in fish."""
+    """`value` as one word: quoted, but for `'` everywhere and the backslash, which fish expands."""
     word, plain = "", ""
     for character in value:
         if character in "'\\":

@@ -60,6 +60,8 @@ class Faults(BundlerError):
         self.exit_code = min(error.exit_code for error in errors)
 
 
+INTERRUPTED = 130
+
 EXIT_CODES = {
     0: "done",
     1: "a fault of bundler",
@@ -69,6 +71,6 @@ EXIT_CODES = {
     FormatError.exit_code: "not a bundle, or one that this version cannot read",
     TargetError.exit_code: "the target is in the way (space, permission, conflict)",
     TrustError.exit_code: "not trusted",
-    130: "interrupted",
+    INTERRUPTED: "interrupted",
 }
 """Every exit code of the command line and what it means."""

@@ -43,7 +43,10 @@ class Folders:
         os.close(self._root)
 
     def handle(self, folder: PurePosixPath) -> int:
-        """A handle of `folder`, made if missing; good until the next call. Raises TargetError, OSError."""
+        """A handle of `folder`, made if missing; good until the next call.
+
+        Raises TargetError if a link or a file is in the way, and OSError.
+        """
         if not folder.parts:
             return self._root
         if folder in self._open:

@@ -1,6 +1,6 @@
-"""A zstd stream cut into independent frames, with a table at the end that tells where each one is.
+"""A zstd stream cut into independent frames, with a table at the end that tells where each is.
 
-This is the Zstandard seekable format 0.1.0 (facebook/zstd, contrib/seekable_format), with checksums.
+This is the Zstandard seekable format 0.1.0 (facebook/zstd, contrib/seekable_format) with checksums.
 Any zstd decoder reads it straight through; a reader that has the table starts at any frame, and
 frames are compressed and decompressed in parallel. Offsets without another word are in the
 uncompressed content.
@@ -47,7 +47,10 @@ def default_jobs() -> int:
 
 
 class FrameWriter:
-    """Write content as frames to `out`; `close` adds the table. The bytes do not depend on `jobs`."""
+    """Write content as frames to `out`; `close` adds the table.
+
+    The bytes do not depend on `jobs`.
+    """
 
     def __init__(self, out: BinaryIO, level: int = DEFAULT_LEVEL, jobs: int | None = None) -> None:
         self._out = out
@@ -197,7 +200,7 @@ class Frames(Protocol):
     """Content that can be opened at an offset."""
 
     def open(self, start: int, end: int) -> Readable:
-        """A stream of the content from `start` up to `end` (not included). Reads raise DamagedError."""
+        """The content from `start` up to `end`, not included. Reads of it raise DamagedError."""
 
 
 class StreamedFrames:
@@ -209,6 +212,7 @@ class StreamedFrames:
             read_across_frames=True,
         )
         self._position = 0
+        self._ahead = b""
 
     def open(self, start: int, end: int) -> Readable:
         while self._position < start:
@@ -216,13 +220,19 @@ class StreamedFrames:
                 break
         return _Range(self._read, end - start)
 
+    def finish_frame(self) -> None:
+        """Compare the checksum of the frame that ends here: the decoder does so one byte later."""
+        self._ahead = self._read(1)
+        self._position -= len(self._ahead)
+
     def drain(self) -> int:
         """Read to the end of the source, so that whoever writes it ends well; bytes of content."""
         return sum(len(data) for data in iter(lambda: self._read(COPY_SIZE), b""))
 
     def _read(self, size: int) -> bytes:
         try:
-            data: bytes = self._content.read(size)
+            data: bytes = self._ahead or self._content.read(size)
+            self._ahead = b""
         except zstandard.ZstdError as error:
             raise DamagedError(f"the compressed data is damaged ({error})") from None
         except OSError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from functools import partial
-from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import httpx2
@@ -31,7 +30,7 @@ from huggingface_hub.hf_api import (
     SpaceInfo,
 )
 
-from bundler.digest import Digest
+from bundler.digest import Digest, Stream
 from bundler.download import STALL_SECONDS, Web
 from bundler.errors import RequestError, UnavailableError
 from bundler.remote import RemoteFile, RemoteSnapshot
@@ -41,7 +40,7 @@ LAYOUT = "hf-cache"
 _COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 _SHORT_HASH = re.compile(r"[0-9a-f]{7,39}")
 _LISTING_LIMIT = 50_000
-"""Files from which the Hub's description of a repository may be cut short, and the tree is asked."""
+"""Files from which on the Hub's description may be cut short, and the tree is asked instead."""
 
 RepoInfo = ModelInfo | DatasetInfo | SpaceInfo
 
@@ -169,7 +168,7 @@ class Hub:
             etag=etag or None,
         )
 
-    def _open(self, name: str, url: str, offset: int) -> BinaryIO:
+    def _open(self, name: str, url: str, offset: int) -> Stream:
         return self._web.open(url, offset, self._headers(), partial(self._refusal, name))
 
     def _headers(self) -> dict[str, str]:
@@ -230,8 +229,8 @@ class Hub:
                 f"{host} answered {status} when asked for {name}: try again later"
             )
         return UnavailableError(
-            f"{host} cannot be reached ({error or type(error).__name__}): check the network, or name "
-            "a mirror with --endpoint"
+            f"{host} cannot be reached ({error or type(error).__name__}): check the network, "
+            "or name a mirror with --endpoint"
         )
 
 

@@ -44,7 +44,7 @@ def relative_path(text: str) -> PurePosixPath:
     if not text:
         raise ValueError("an empty path")
     if _UNPRINTABLE.search(text):
-        raise ValueError(f"a control character in {ascii(text)}")
+        raise ValueError(f"a control character in {text!a}")
     if text.startswith("/") or "\\" in text or re.match(r"[A-Za-z]:", text):
         raise ValueError(f"not a relative path with forward slashes: {text!r}")
     parts = text.split("/")
@@ -71,7 +71,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Omission:
-    """A file of the repository that was left out. `size` is in bytes; `path` is for reading only."""
+    """A file of the repository that was left out. `size` is in bytes; `path` is only shown."""
 
     path: str
     size: int | None
@@ -107,14 +107,14 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a bundle holds. Snapshots and files are kept sorted, so order of asking has no effect."""
+    """What a bundle holds."""
 
     snapshots: tuple[Snapshot, ...]
     format_version: int = field(default=FORMAT_VERSION)
 
     @classmethod
     def of(cls, snapshots: Iterable[Snapshot]) -> Manifest:
-        """A manifest of `snapshots` in their canonical order."""
+        """A manifest of `snapshots` in their canonical order, however they were asked for."""
         return cls(
             tuple(
                 sorted(snapshots, key=lambda s: (s.source, s.kind or "", s.name, s.revision or ""))

@@ -34,7 +34,7 @@ PARALLEL = 8
 
 @dataclass(frozen=True, slots=True)
 class PackPlan:
-    """What a pack will bring: snapshots pinned to commits, with the files chosen. Sizes in bytes."""
+    """What a pack will bring: pinned snapshots with the files chosen. Sizes in bytes."""
 
     snapshots: tuple[RemoteSnapshot, ...]
 
@@ -134,7 +134,7 @@ def pack(
     level: int = DEFAULT_LEVEL,
     jobs: int | None = None,
     sources: Sequence[Source] = SOURCES,
-    on_plan: Callable[[PackPlan], None] = lambda plan: None,
+    on_plan: Callable[[PackPlan], None] | None = None,
     progress: Progress | None = None,
 ) -> Packed:
     """Download the models that `specs` name and write them into one bundle at `output`.
@@ -152,7 +152,8 @@ def pack(
         _check_output(Path(output))
     with closing(Web()) as web:
         plan = _plan(specs, selection, Hub(web, endpoint), sources)
-        on_plan(plan)
+        if on_plan is not None:
+            on_plan(plan)
         with BlobStore(Path(store) if store else default_store()) as blobs:
             manifest = _fetch_all(plan, blobs, progress)
             return _write(manifest, blobs, output, level, jobs, progress)
@@ -199,7 +200,7 @@ def _one_name_each(snapshots: Sequence[RemoteSnapshot]) -> tuple[RemoteSnapshot,
         names[snapshot.source, _canonical(snapshot)] |= {snapshot.name, *snapshot.aliases}
     unique = {}
     for snapshot in snapshots:
-        # The asked-for name that is not the canonical one comes first, whatever the order of asking.
+        # The name that is not the canonical one comes first, whatever the order of asking.
         canonical = _canonical(snapshot)
         known = names[snapshot.source, canonical]
         name, *aliases = sorted(known, key=lambda name: (name == canonical, name))
@@ -221,7 +222,8 @@ def _fetch_all(plan: PackPlan, store: BlobStore, progress: Progress) -> Manifest
     missing = [(what, file) for what, file in contents if store.find(file.identity) is None]
     _check_store_space(plan, store)
     total = sum(file.size or 0 for _, file in missing)
-    with progress.start("downloading", total) as meter, ThreadPoolExecutor(PARALLEL) as pool:
+    pool = ThreadPoolExecutor(PARALLEL, "download")
+    with progress.start("downloading", total) as meter:
 
         def fetched(item: tuple[str, RemoteFile]) -> None:
             what, file = item
@@ -237,10 +239,10 @@ def _fetch_all(plan: PackPlan, store: BlobStore, progress: Progress) -> Manifest
 
         try:
             list(pool.map(fetched, contents))
-        except BaseException:
+        finally:
+            # Not waited for: a thread may hang in a read from a network that does not answer.
             stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+            pool.shutdown(wait=False, cancel_futures=True)
     if faults:
         raise Faults(sorted(faults, key=str))
     return Manifest.of(_snapshot(snapshot, blobs) for snapshot in plan.snapshots)

@@ -1,4 +1,4 @@
-"""The only writer into a target: whole files, below their root, in an order that keeps every prefix valid.
+"""The only writer into a target: whole files below their root, every prefix of the work valid.
 
 Blobs are first collected, verified and synced, in a staging folder that no library looks into. Only
 when all of them are there do they move, by rename, to where they belong; then links, then texts

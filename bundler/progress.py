@@ -48,5 +48,5 @@ class _Silence:
 class Silent:
     """Progress that nobody sees: the default of the Python API."""
 
-    def start(self, what: str, total: int) -> Meter:
+    def start(self, what: str, total: int) -> Meter:  # noqa: ARG002
         return _Silence()

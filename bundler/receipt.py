@@ -1,4 +1,4 @@
-"""What an unpack installed: kept on the target, so that later runs know it without reading it all again."""
+"""What an unpack installed, kept on the target so that later runs need not read it all again."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def receipt_path(hf_home: Path, bundle: Digest) -> Path:
 
 
 def read_receipts(hf_home: Path) -> Iterator[Receipt]:
-    """Every receipt below `hf_home`. One that cannot be read counts as absent. Raises TargetError."""
+    """Every receipt below `hf_home`; what is none counts as absent. Raises TargetError."""
     folder = receipt_path(hf_home, Digest.of(b"")).parent
     try:
         paths = sorted(folder.glob("*.json"))
@@ -84,7 +84,7 @@ def read_receipts(hf_home: Path) -> Iterator[Receipt]:
 
 
 def write_receipt(hf_home: Path, receipt: Receipt) -> None:
-    """Keep `receipt`, together with what an earlier one of the same bundle says. Raises TargetError."""
+    """Keep `receipt`, merged with an earlier one of the same bundle. Raises TargetError."""
     earlier = {other.bundle: other for other in read_receipts(hf_home)}.get(receipt.bundle)
     path = receipt_path(hf_home, receipt.bundle)
     write_text(path, _to_json(receipt.merged(earlier)))

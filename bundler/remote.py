@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO
 
-from bundler.digest import Digest
+from bundler.digest import Digest, Stream
 from bundler.manifest import Omission
 
 
@@ -21,7 +20,7 @@ class RemoteFile:
     """
 
     path: str
-    open: Callable[[int], BinaryIO]
+    open: Callable[[int], Stream]
     identity: str
     size: int | None = None
     digest: Digest | None = None

@@ -59,7 +59,7 @@ _WEIGHT_FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What the user said about files. Globs match whole paths as `fnmatch` does: `*` also takes `/`.
+    """What the user said about files. Globs match whole paths; `*` also takes `/`, as in `hf`.
 
     `include`: only these, whatever the default says. `exclude`: not these, whatever else is said.
     `all_files`: the default drops nothing.
@@ -131,7 +131,7 @@ def weight_formats(paths: Iterable[PurePosixPath]) -> list[str]:
 
 
 def _whole_weights(members: Sequence[PurePosixPath]) -> set[tuple[str, str]]:
-    """(stem, suffix) of every PyTorch weight file of one folder that is there with all its shards."""
+    """(stem, suffix) of every PyTorch weight file of one folder, if all its shards are there."""
     shards: dict[tuple[str, str, int], set[int]] = defaultdict(set)
     whole = set()
     for path in members:
@@ -152,7 +152,7 @@ def _whole_weights(members: Sequence[PurePosixPath]) -> set[tuple[str, str]]:
 def _foreign_copy(
     path: PurePosixPath, weights: dict[PurePosixPath, set[tuple[str, str]]]
 ) -> str | None:
-    """The reason to drop a file of another framework, or of a first release, beside standard weights."""
+    """The reason to drop another framework's or a first release's file beside standard weights."""
     for folder in path.parents:
         if folder.name in _FOREIGN_FOLDERS and _has_standard(weights.get(folder.parent)):
             return f"the same weights in another form: {_FOREIGN_FOLDERS[folder.name]}"

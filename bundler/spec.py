@@ -32,7 +32,7 @@ class Spec:
         return self.rest if self.scheme == DEFAULT_SCHEME else f"{self.scheme}:{self.rest}"
 
     def names(self, snapshot: Snapshot) -> bool:
-        """Whether this is a way to ask for `snapshot`: by any of its names, with or without revision."""
+        """Whether this asks for `snapshot`: by any of its names, with or without revision."""
         return self.scheme == snapshot.source and any(
             self.rest in (name, f"{name}@{snapshot.revision}", f"{name}@{snapshot.commit_hash}")
             for name in snapshot.names

@@ -14,7 +14,7 @@ from typing import Any
 from bundler.archive import BundleReader, BundleSource, open_bundle
 from bundler.digest import Blob, Digest
 from bundler.environment import MARK, Roots, find_roots, shell_file
-from bundler.errors import Faults, FormatError, RequestError, TargetError
+from bundler.errors import DamagedError, Faults, FormatError, RequestError, TargetError
 from bundler.layouts import layout_of
 from bundler.layouts.placement import File, Link, Placement, Text
 from bundler.manifest import Manifest, Snapshot
@@ -46,12 +46,12 @@ class Unpacked:
     @property
     def written_size(self) -> int:
         """Of files that were not there."""
-        return sum(survey.size for survey in self.work.values())
+        return sum(work.size for work in self.work.values())
 
     @property
     def present_size(self) -> int:
         """Of files that were there already."""
-        return sum(survey.present_size for survey in self.work.values())
+        return sum(work.present_size for work in self.work.values())
 
     @property
     def free_size(self) -> int:
@@ -89,7 +89,7 @@ def plan_unpack(
     digest: Digest | None = None,
     progress: Progress | None = None,
 ) -> Unpacked:
-    """What `unpack` with the same arguments would do: reads the manifest and the target, writes nothing.
+    """What `unpack` with the same arguments would do: reads manifest and target, writes nothing.
 
     Raises as `unpack` does, as far as that can be told without the content.
     """
@@ -266,7 +266,13 @@ def _stage(
     ):
         for member, content in blobs:
             first, *others = missing[member.blob.digest]
-            first.stage(member.blob, content, meter.add)
+            try:
+                first.stage(member.blob, content, meter.add)
+            except DamagedError as error:
+                raise DamagedError(
+                    f"{error}: nothing was installed; copy the bundle again "
+                    "(bundler verify names everything that is damaged)"
+                ) from None
             for other in others:
                 with first.open(member.blob) as copy:
                     other.stage(member.blob, copy, lambda _: None)
@@ -276,9 +282,9 @@ def _receipt(result: Unpacked) -> Receipt:
     files: list[InstalledFile] = []
     links: list[tuple[str, PurePosixPath]] = []
     texts: list[tuple[str, PurePosixPath]] = []
-    for root, survey in result.work.items():
-        written = {file.path for file in survey.files}
-        for placement in survey.wanted:
+    for root, work in result.work.items():
+        written = {file.path for file in work.files}
+        for placement in work.wanted:
             if isinstance(placement, File):
                 found = placement.path not in written
                 files.append(InstalledFile(root, placement.path, placement.blob, found))

@@ -54,7 +54,7 @@ def verify(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Read all of `bundle` and compare every blob with its digest; faults are collected, not raised.
+    """Read all of `bundle` and compare every blob with its digest; faults are collected.
 
     `digest` is the bundle's id, if known from elsewhere. Raises as `BundleReader` does if not even
     the manifest can be read.

@@ -31,17 +31,29 @@ def run(
     *arguments: object,
     home: Path,
     env: Mapping[str, str] | None = None,
+    input: bytes | None = None,
     **options: Any,
 ) -> Ran:
     """Run `bundler` with `arguments`, in `home` unless `cwd` says otherwise."""
+    if input is not None:
+        options["stdin"] = subprocess.PIPE
+    with start(*arguments, home=home, env=env, **options) as process:
+        out, err = process.communicate(input, timeout=120)
+    return Ran(process.returncode, out.decode(errors="replace"), err.decode(), out)
+
+
+def start(
+    *arguments: object,
+    home: Path,
+    env: Mapping[str, str] | None = None,
+    **options: Any,
+) -> subprocess.Popen[bytes]:
+    """The same, under way."""
     options.setdefault("cwd", home)
-    process = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "bundler", *map(str, arguments)],
         env={**command_environment(home), **(env or {})},
-        capture_output=True,
-        timeout=120,
-        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         **options,
     )
-    out = process.stdout.decode(errors="replace")
-    return Ran(process.returncode, out, process.stderr.decode(), process.stdout)

@@ -49,7 +49,8 @@ TREE_PAGE, EXPANDED_TREE_PAGE = 1000, 50
 _NAME = r"(?P<name>[^/]+(?:/[^/]+)?)"
 _API = re.compile(
     rf"/api/(?P<kinds>models|datasets|spaces)/{_NAME}"
-    r"(?:/revision/(?P<revision>[^/]+)|/tree/(?P<tree>[^/]+)(?:/(?P<path>.+))?)?"
+    r"(?:/revision/(?P<revision>[^/]+)|/commits/(?P<commits>[^/]+)"
+    r"|/tree/(?P<tree>[^/]+)(?:/(?P<path>.+))?)?"
 )
 _RESOLVE = re.compile(
     rf"/(?:(?P<kinds>datasets|spaces)/)?{_NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
@@ -159,6 +160,7 @@ class Repo:
     private: bool
     disabled: bool
     _trees: dict[str, _Tree] = field(default_factory=dict, repr=False)
+    _parents: dict[str, str] = field(default_factory=dict, repr=False)
     _refs: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -182,6 +184,7 @@ class Repo:
         history = "\n".join([self.kind, self.name, parent, *listing])
         commit = hashlib.sha1(history.encode()).hexdigest()
         self._trees[commit] = tree
+        self._parents[commit] = parent
         self._refs[branch] = commit
         return commit
 
@@ -192,6 +195,13 @@ class Repo:
     def tag(self, name: str, commit: str | None = None) -> None:
         """Let a tag name a commit (that of main)."""
         self._refs[name] = commit or self.commit
+
+    def history(self, revision: str) -> Iterator[str]:
+        """The commits of a branch, the last one first."""
+        commit, _ = self.tree(revision)
+        while commit:
+            yield commit
+            commit = self._parents[commit]
 
     def tree(self, revision: str) -> tuple[str, _Tree]:
         """The commit a revision stands for, and its files; a short hash stands for nothing."""
@@ -311,6 +321,10 @@ class LoopbackHub:
         repo = self._repo(request, match)
         if unquote(match["name"]) != repo.name:
             return _moved(request, match, repo)
+        if match["commits"]:
+            about = {"title": "Add files", "message": "", "date": _DATE, "authors": []}
+            commits = repo.history(unquote(match["commits"]))
+            return _json([{"id": commit, **about} for commit in commits])
         commit, tree = repo.tree(unquote(match["tree"] or match["revision"] or "main"))
         query = dict(parse_qsl(urlsplit(request.path).query))
         if not match["tree"]:

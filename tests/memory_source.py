@@ -1,4 +1,4 @@
-"""A source whose models are in memory, with a count of what was opened; and bundles made from it."""
+"""A source whose models are in memory and that counts what is opened; bundles made from it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import io
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import bundler
-from bundler.digest import Digest
+from bundler.digest import Digest, Stream
 from bundler.errors import UnavailableError
 from bundler.hub import Hub
 from bundler.remote import RemoteFile, RemoteSnapshot
@@ -67,7 +66,7 @@ class MemorySource:
             etag=digest.hex if large else git,
         )
 
-    def _open(self, path: str, content: bytes, offset: int) -> BinaryIO:
+    def _open(self, path: str, content: bytes, offset: int) -> Stream:
         self.opened.append(path)
         return io.BytesIO(content[offset:])
 

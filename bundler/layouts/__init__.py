@@ -13,7 +13,7 @@ from bundler.manifest import Snapshot
 
 
 class Layout(Protocol):
-    """`name` stands in manifests; `root` is the field of `environment.Roots` that paths start from."""
+    """`name` stands in manifests; `root` is the name of the root that paths start from."""
 
     @property
     def name(self) -> str: ...

@@ -1,4 +1,4 @@
-"""What must stand where below a root: the words in which layouts speak to the writer. No disk here."""
+"""What must stand where below a root: the words in which layouts speak to the writer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A relative symbolic link to something else that is placed. `target` is a path below the root."""
+    """A relative symbolic link to something that is placed. `target` is a path below the root."""
 
     path: PurePosixPath
     target: PurePosixPath
