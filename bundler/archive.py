@@ -17,6 +17,7 @@ from bundler.frames import (
     FrameWriter,
     SeekableFrames,
     StreamedFrames,
+    read_exactly,
     read_seek_table,
 )
 from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
@@ -28,6 +29,8 @@ BLOCK = 512
 LARGE = 1 << 20
 """Bytes from which a blob starts a frame of its own."""
 _END = bytes(2 * BLOCK)
+
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 BundleSource = Path | str | BinaryIO
 """A path, or an open binary stream, which need not seek."""
@@ -84,6 +87,7 @@ def write_bundle(
     what the manifest says, and FormatError if the manifest would be too large to be read again.
     """
     content = manifest.to_bytes()
+    Manifest.from_bytes(content)  # What cannot be read again is not written.
     if len(content) > MAX_MANIFEST_SIZE:
         raise FormatError(
             f"the manifest would take {len(content):,} bytes, more than the {MAX_MANIFEST_SIZE:,} "
@@ -116,11 +120,11 @@ class BundleReader:
     def __init__(self, source: BinaryIO, expected: Digest | None = None) -> None:
         """Read the manifest from `source`, no further.
 
-        Raises FormatError if it is not a bundle, DamagedError if it is cut, and TrustError if its
-        id is not `expected`.
+        Raises FormatError if it is not a bundle, DamagedError if it is cut or altered, and
+        TrustError if its id is not `expected`.
         """
         self._source = source
-        self._streamed = StreamedFrames(source)
+        self._streamed = StreamedFrames(_checked_start(source))
         content = self._read_manifest()
         self.digest = Digest.of(content)
         if expected is not None and self.digest != expected:
@@ -129,21 +133,21 @@ class BundleReader:
         self.manifest_bytes = content
 
     def _read_manifest(self) -> bytes:
+        header = read_exactly(self._streamed.open(0, BLOCK), BLOCK)
         try:
-            header = _read_exactly(self._streamed.open(0, BLOCK), BLOCK)
             size = int(header[124:136].rstrip(b"\0 ") or b"0", 8)
             if header != _header(MANIFEST_NAME, size):
                 raise ValueError
-        except (DamagedError, ValueError):
+        except ValueError:
             raise FormatError("not a bundle: it does not start with a manifest") from None
         if size > MAX_MANIFEST_SIZE:
             raise FormatError(
                 f"the manifest takes {size:,} bytes, more than the {MAX_MANIFEST_SIZE:,} "
                 "that this bundler reads"
             )
-        content = _read_exactly(self._streamed.open(BLOCK, BLOCK + size), size)
+        content = read_exactly(self._streamed.open(BLOCK, BLOCK + size), size)
         end = BLOCK + _padded(size)
-        _read_exactly(self._streamed.open(BLOCK + size, end), end - BLOCK - size)
+        read_exactly(self._streamed.open(BLOCK + size, end), end - BLOCK - size)
         self._streamed.finish_frame()
         return content
 
@@ -179,7 +183,7 @@ class BundleReader:
                 self._check_end(frames, end)
 
     def _check_end(self, frames: SeekableFrames | StreamedFrames, end: int) -> None:
-        if _read_exactly(frames.open(end, end + len(_END)), len(_END)) != _END:
+        if read_exactly(frames.open(end, end + len(_END)), len(_END)) != _END:
             raise DamagedError("the bundle holds something else where its end is")
         # A pipe is read to its end also so that whoever writes into it ends well.
         if frames is self._streamed and self._streamed.drain():
@@ -230,6 +234,29 @@ def open_bundle(source: BundleSource, expected: Digest | None = None) -> Iterato
         yield reader
 
 
+def _checked_start(source: BinaryIO) -> Readable:
+    """`source`, if it starts as zstd does. Raises FormatError and DamagedError."""
+    try:
+        start = source.read(len(_ZSTD_MAGIC))
+    except OSError as error:
+        raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
+    if start != _ZSTD_MAGIC:
+        raise FormatError("not a bundle: it is not compressed with zstd")
+    return _Resumed(start, source)
+
+
+class _Resumed:
+    """A source of which the start was read already."""
+
+    def __init__(self, start: bytes, source: Readable) -> None:
+        self._start = start
+        self._source = source
+
+    def read(self, size: int = -1, /) -> bytes:
+        start, self._start = self._start, b""
+        return start or self._source.read(size)
+
+
 class _Member:
     """The content of one member; its header is compared before the first byte is given out."""
 
@@ -244,7 +271,7 @@ class _Member:
             self._header_read = True
             # There is exactly one right header, so links, devices, sparse files, pax records and
             # every other thing that a tar can say need no rules of their own.
-            header = _read_exactly(self._run, BLOCK)
+            header = read_exactly(self._run, BLOCK)
             if header != _header(self._member.name, self._member.blob.size):
                 self._left = -1
                 raise DamagedError(f"the bundle holds something else where {self._member.name} is")
@@ -257,7 +284,7 @@ class _Member:
         if self._left != 0 or not self._header_read:
             return False
         try:
-            padding = _read_exactly(self._run, len(_padding(self._member.blob.size)))
+            padding = read_exactly(self._run, len(_padding(self._member.blob.size)))
         except DamagedError:
             return False
         return not any(padding)
@@ -276,14 +303,3 @@ def _padded(size: int) -> int:
 
 def _padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
-
-
-def _read_exactly(source: Readable, size: int) -> bytes:
-    parts = []
-    while size:
-        data = source.read(size)
-        if not data:
-            raise DamagedError("the bundle ends too early: it was not copied whole, copy it again")
-        parts.append(data)
-        size -= len(data)
-    return b"".join(parts)

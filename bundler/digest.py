@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from bundler.errors import DamagedError
+from bundler.errors import DamagedError, shown
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 COPY_SIZE = 1 << 20
@@ -35,14 +34,14 @@ class Digest:
 
     def __post_init__(self) -> None:
         if not _HEX.fullmatch(self.hex):
-            raise ValueError(f"not 64 lower-case hex digits: {self.hex!r}")
+            raise ValueError(f"not 64 lower-case hex digits: {shown(self.hex)}")
 
     @classmethod
     def parse(cls, text: str) -> Digest:
         """Read `sha256:<64 hex>`. Raises ValueError for anything else."""
         algorithm, colon, digits = text.partition(":")
         if algorithm != "sha256" or not colon:
-            raise ValueError(f"not of the form sha256:<64 hex digits>: {text!r}")
+            raise ValueError(f"not of the form sha256:<64 hex digits>: {shown(text)}")
         return cls(digits)
 
     @classmethod
@@ -67,7 +66,7 @@ class Blob:
         return cls(Digest.of(content), len(content))
 
 
-class VerifiedReader(io.RawIOBase):
+class VerifiedReader:
     """Read exactly the bytes of one blob; the last of them only if all of them are right.
 
     Never takes more than `blob.size` bytes from `source`. The read that would hand out the last
@@ -83,20 +82,20 @@ class VerifiedReader(io.RawIOBase):
         self._left = blob.size
         self._checked = False
 
-    def readable(self) -> bool:
-        return True
-
     def read(self, size: int = -1, /) -> bytes:
-        if self._left == 0 and self._checked:
+        """Up to `size` bytes, by default all that are left; none at the end."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(COPY_SIZE), b""))
+        if self._checked:
             return b""
-        wanted = self._left if size < 0 else min(size, self._left)
+        wanted = min(size, self._left)
         data = self._source.read(wanted)
         self._hash.update(data)
         self._left -= len(data)
         if not data and wanted:
             got = self._blob.size - self._left
             raise DamagedError(f"{self._what} ends after {got:,} of {self._blob.size:,} bytes")
-        if self._left == 0 and not self._checked:
+        if self._left == 0:
             if self._hash.hexdigest() != self._blob.digest.hex:
                 raise DamagedError(
                     f"{self._what} holds other bytes than promised "
@@ -104,6 +103,3 @@ class VerifiedReader(io.RawIOBase):
                 )
             self._checked = True
         return data
-
-    def readall(self) -> bytes:
-        return b"".join(iter(lambda: self.read(COPY_SIZE), b""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ OFFLINE = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
 }
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 HIDING = (
     "SENTENCE_TRANSFORMERS_HOME",
     "TRANSFORMERS_CACHE",
@@ -66,33 +68,35 @@ def find_roots(
 
     def named(*variables: str) -> Path | None:
         values = (environ.get(variable) for variable in variables)
-        return next((_absolute(value) for value in values if value), None)
+        return next((absolute(value) for value in values if value), None)
 
-    caches = named("XDG_CACHE_HOME") or _absolute("~/.cache")
+    def absolute(path: Path | str) -> Path:
+        expanded = _VARIABLE.sub(lambda v: environ.get(v[1] or v[2], v[0]), str(path))
+        if expanded.partition("/")[0] == "~" and environ.get("HOME"):
+            expanded = environ["HOME"] + expanded[1:]
+        return Path(os.path.abspath(os.path.expanduser(expanded)))
+
+    caches = named("XDG_CACHE_HOME") or absolute("~/.cache")
     if root is not None:
         hf_home = hf_home or root / "huggingface"
         torch_home = torch_home or root / "torch"
     hub = hf_home / "hub" if hf_home is not None else named("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
-    hf_home = _absolute(hf_home or named("HF_HOME") or caches / "huggingface")
-    torch_home = _absolute(torch_home or named("TORCH_HOME") or caches / "torch")
-    return Roots(hf_home, _absolute(hub or hf_home / "hub"), torch_home)
-
-
-def _absolute(path: Path | str) -> Path:
-    return Path(os.path.abspath(os.path.expanduser(os.path.expandvars(path))))
+    hf_home = absolute(hf_home or named("HF_HOME") or caches / "huggingface")
+    torch_home = absolute(torch_home or named("TORCH_HOME") or caches / "torch")
+    return Roots(hf_home, absolute(hub or hf_home / "hub"), torch_home)
 
 
 def shell_file(variables: Mapping[str, str]) -> str:
     """A file that bash, zsh, dash and fish can source, under `set -eu` too.
 
     `unset` is a builtin in the first three and no command at all in fish, which tells them apart
-    without a syntax error in either.
+    without a syntax error in either; the last word keeps a status of 0 where nothing was to unset.
     """
     hiding = " ".join(HIDING)
     lines = [
         MARK,
         *(f"export {name}={_quoted(value)}" for name, value in variables.items()),
-        f"command -v unset >/dev/null && unset {hiding} || set -e {hiding}",
+        f"command -v unset >/dev/null && unset {hiding} || set -e {hiding} || true",
     ]
     return "\n".join(lines) + "\n"
 

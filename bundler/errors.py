@@ -9,6 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def shown(text: object, limit: int = 80) -> str:
+    """`text` as it may stand in a message: quoted, nothing that a terminal would obey, not long."""
+    quoted = repr(str(text))
+    return quoted if len(quoted) <= limit else f"{quoted[:limit]}…"
+
+
 class BundlerError(Exception):
     """Base of all errors that are told to the user without a traceback."""
 

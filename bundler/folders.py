@@ -49,6 +49,8 @@ class Folders:
         """
         if not folder.parts:
             return self._root
+        if folder.name == "..":
+            raise TargetError(f"{self.root / folder} leads out of {self.root}")
         if folder in self._open:
             self._open.move_to_end(folder)
             return self._open[folder]

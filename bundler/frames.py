@@ -196,6 +196,18 @@ def read_seek_table(file: BinaryIO, max_frames: int) -> SeekTable:
     return table
 
 
+def read_exactly(source: Readable, size: int) -> bytes:
+    """`size` bytes of `source`. Raises DamagedError if it has fewer."""
+    parts = []
+    while size:
+        data = source.read(size)
+        if not data:
+            raise DamagedError("the bundle ends too early: it was not copied whole, copy it again")
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)
+
+
 class Frames(Protocol):
     """Content that can be opened at an offset."""
 
@@ -231,8 +243,8 @@ class StreamedFrames:
 
     def _read(self, size: int) -> bytes:
         try:
-            data: bytes = self._ahead or self._content.read(size)
-            self._ahead = b""
+            data: bytes = self._ahead[:size] or self._content.read(size)
+            self._ahead = self._ahead[len(data) :]
         except zstandard.ZstdError as error:
             raise DamagedError(f"the compressed data is damaged ({error})") from None
         except OSError as error:
@@ -287,7 +299,7 @@ class SeekableFrames:
         begin, end = self._table.file_offsets[number : number + 2]
         try:
             self._file.seek(begin)
-            return self._file.read(end - begin)
+            return read_exactly(self._file, end - begin)
         except OSError as error:
             raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from bundler.digest import Blob, Digest
-from bundler.errors import FormatError
+from bundler.errors import FormatError, shown
 
 FORMAT_VERSION = 1
 MAX_MANIFEST_SIZE = 64 << 20
@@ -23,8 +23,11 @@ MAX_BLOB_SIZE = 2**53 - 1
 MAX_PATH_LENGTH = 4096
 MAX_NAME_LENGTH = 255
 """Bytes of UTF-8 in a whole path and in one component: the limits of Linux."""
+MAX_TEXT_LENGTH = 4096
+"""Characters in any text of a manifest."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_DRIVE = re.compile(r"[A-Za-z]:")
 _ETAG = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,199}")
 _COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 _DEVICE = re.compile(
@@ -41,23 +44,27 @@ def relative_path(text: str) -> PurePosixPath:
     backslashes and drive letters (a Windows path would leave the folder), device names (opening
     `aux.txt` there opens a device), control characters, lone surrogates and overlong names.
     """
-    if not text:
-        raise ValueError("an empty path")
     if _UNPRINTABLE.search(text):
-        raise ValueError(f"a control character in {text!a}")
-    if text.startswith("/") or "\\" in text or re.match(r"[A-Za-z]:", text):
-        raise ValueError(f"not a relative path with forward slashes: {text!r}")
+        raise ValueError(f"a control character in {shown(text)}")
+    if len(text.encode()) > MAX_PATH_LENGTH:
+        raise ValueError(f"a path of more than {MAX_PATH_LENGTH} bytes: {shown(text)}")
     parts = text.split("/")
     for part in parts:
         if part in ("", ".", ".."):
-            raise ValueError(f"the component {part!r} in {text!r}")
-        if len(part.encode()) > MAX_NAME_LENGTH:
-            raise ValueError(f"a component of more than {MAX_NAME_LENGTH} bytes in {text[:80]!r}…")
+            raise ValueError(f"the component {part!r} in the path {shown(text)}")
+        if "\\" in part or _DRIVE.match(part):
+            raise ValueError(f"a backslash or a drive in the path {shown(text)}")
         if _DEVICE.fullmatch(part):
-            raise ValueError(f"the device name {part!r} in {text!r}")
-    if len(text.encode()) > MAX_PATH_LENGTH:
-        raise ValueError(f"a path of more than {MAX_PATH_LENGTH} bytes: {text[:80]!r}…")
+            raise ValueError(f"the device name {shown(part)} in the path {shown(text)}")
+        if len(part.encode()) > MAX_NAME_LENGTH:
+            raise ValueError(f"more than {MAX_NAME_LENGTH} bytes in one component of {shown(text)}")
     return PurePosixPath(*parts)
+
+
+def plain_text(text: str) -> str:
+    """`text` as it may stand in a manifest: without control characters, not too long."""
+    escaped = _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+    return escaped[:MAX_TEXT_LENGTH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +122,17 @@ class Manifest:
     @classmethod
     def of(cls, snapshots: Iterable[Snapshot]) -> Manifest:
         """A manifest of `snapshots` in their canonical order, however they were asked for."""
+        in_order = (
+            replace(
+                snapshot,
+                files=tuple(sorted(snapshot.files, key=lambda entry: str(entry.path))),
+                omitted=tuple(sorted(snapshot.omitted, key=lambda item: item.path)),
+            )
+            for snapshot in snapshots
+        )
         return cls(
             tuple(
-                sorted(snapshots, key=lambda s: (s.source, s.kind or "", s.name, s.revision or ""))
+                sorted(in_order, key=lambda s: (s.source, s.kind or "", s.name, s.revision or ""))
             )
         )
 
@@ -151,15 +166,19 @@ class Manifest:
                 parse_constant=_refuse_constant,
             )
         except (ValueError, RecursionError) as error:
-            raise FormatError(f"the manifest of this bundle is not valid JSON: {error}") from None
+            said = shown(error, 200).strip("'\"")
+            raise FormatError(f"the manifest of this bundle is not valid JSON: {said}") from None
         try:
             version = _get(document, "format_version", int)
             if version != FORMAT_VERSION:
+                number = shown(version).strip("'")
                 raise FormatError(
-                    f"this bundle has format version {version}, and this bundler reads version "
+                    f"this bundle has format version {number}, and this bundler reads version "
                     f"{FORMAT_VERSION}: use a newer bundler"
                 )
             snapshots = tuple(_snapshot(item) for item in _get(document, "snapshots", list))
+            if not snapshots:
+                raise ValueError("it names no models")
             manifest = cls(snapshots, version)
             _check_sizes_agree(manifest)
         except ValueError as error:
@@ -205,29 +224,32 @@ def _snapshot(record: object) -> Snapshot:
     try:
         files = tuple(_file_entry(item) for item in _get(record, "files", list))
         _check_paths_agree(files)
+        aliases = tuple(_plain(item, "alias") for item in _get(record, "aliases", list, []))
+        if len({name, *aliases}) != 1 + len(aliases):
+            raise ValueError("the same name twice")
         commit_hash = _optional_text(record, "commit_hash")
         if commit_hash is not None and not _COMMIT_HASH.fullmatch(commit_hash):
-            raise ValueError(f"commit_hash is not 40 hex digits: {commit_hash!r}")
+            raise ValueError(f"commit_hash is not 40 hex digits: {shown(commit_hash)}")
         return Snapshot(
             source=_text(record, "source"),
             name=name,
             layout=_text(record, "layout"),
             files=files,
             kind=_optional_text(record, "kind"),
-            aliases=tuple(_plain(item, "alias") for item in _get(record, "aliases", list, [])),
+            aliases=aliases,
             revision=_optional_text(record, "revision"),
             commit_hash=commit_hash,
             license=_optional_text(record, "license"),
             omitted=tuple(_omission(item) for item in _get(record, "omitted", list, [])),
         )
     except ValueError as error:
-        raise ValueError(f"in {name!r}: {error}") from None
+        raise ValueError(f"in {shown(name)}: {error}") from None
 
 
 def _file_entry(record: object) -> FileEntry:
     etag = _optional_text(record, "etag")
     if etag is not None and not _ETAG.fullmatch(etag):
-        raise ValueError(f"an etag that is no plain file name: {etag!r}")
+        raise ValueError(f"an etag that is no plain file name: {shown(etag)}")
     blob = Blob(Digest.parse(_text(record, "digest")), _size(_get(record, "size", int)))
     return FileEntry(relative_path(_text(record, "path")), blob, etag)
 
@@ -240,14 +262,16 @@ def _omission(record: object) -> Omission:
 
 
 def _check_paths_agree(files: tuple[FileEntry, ...]) -> None:
-    """A path is either one file or a folder of others."""
+    """A snapshot has files, and a path is either one of them or a folder of others."""
+    if not files:
+        raise ValueError("no files")
     paths = {entry.path for entry in files}
     if len(paths) != len(files):
         raise ValueError("the same path twice")
     for path in paths:
         for folder in path.parents:
             if folder in paths:
-                raise ValueError(f"{str(folder)!r} is both a file and a folder")
+                raise ValueError(f"{shown(folder)} is both a file and a folder")
 
 
 def _check_sizes_agree(manifest: Manifest) -> None:
@@ -277,7 +301,9 @@ def _get(record: object, key: str, kind: type[T], default: Any = _REQUIRED) -> T
 
 def _plain(value: object, key: str) -> str:
     if not isinstance(value, str) or not value or _UNPRINTABLE.search(value):
-        raise ValueError(f"{key!r} is not plain text: {ascii(value)[:80]}")
+        raise ValueError(f"{key!r} is not plain text: {shown(value)}")
+    if len(value) > MAX_TEXT_LENGTH:
+        raise ValueError(f"{key!r} has more than {MAX_TEXT_LENGTH:,} characters: {shown(value)}")
     return value
 
 
@@ -292,7 +318,7 @@ def _optional_text(record: object, key: str) -> str | None:
 
 def _size(value: int) -> int:
     if not 0 <= value <= MAX_BLOB_SIZE:
-        raise ValueError(f"a size of {value} bytes")
+        raise ValueError(f"a size of {shown(value)} bytes")
     return value
 
 

@@ -20,7 +20,7 @@ from bundler.download import Cancelled, Web, fetch
 from bundler.errors import BundlerError, DamagedError, Faults, RequestError, TargetError
 from bundler.frames import DEFAULT_LEVEL
 from bundler.hub import Hub
-from bundler.manifest import FileEntry, Manifest, Snapshot, relative_path
+from bundler.manifest import FileEntry, Manifest, Snapshot, plain_text, relative_path
 from bundler.progress import Progress, Silent
 from bundler.remote import RemoteFile, RemoteSnapshot
 from bundler.selection import Selection, select
@@ -262,7 +262,7 @@ def _snapshot(remote: RemoteSnapshot, blobs: dict[str, Blob]) -> Snapshot:
         revision=remote.revision,
         commit_hash=remote.commit_hash,
         license=remote.license,
-        omitted=remote.omitted,
+        omitted=tuple(replace(item, path=plain_text(item.path)) for item in remote.omitted),
     )
 
 

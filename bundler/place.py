@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from bundler.digest import COPY_SIZE, Blob, Digest, Readable
-from bundler.errors import BundlerError, FormatError, TargetError
+from bundler.errors import BundlerError, FormatError, TargetError, shown
 from bundler.folders import Folders
 from bundler.layouts.placement import Absent, File, Link, Placement, Text
 from bundler.progress import Progress
@@ -30,8 +30,8 @@ STAGING = PurePosixPath(".locks/bundler")
 """`.locks` is the one folder that scanners of a Hugging Face cache skip."""
 _PART = ".part"
 
-Trusted = Callable[[PurePosixPath, Blob], bool]
-"""Whether a path below the root was verified to hold a blob when it was installed."""
+Trusted = Callable[[PurePosixPath, Blob, int], bool]
+"""Whether a path below the root held a blob when its time of change (ns) was this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,12 @@ class Survey:
         return sum(file.blob.size for file in self.files)
 
 
+def links_wanted() -> bool:
+    """Whether links may be made at all: huggingface_hub/constants.py has the variable."""
+    disabled = os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper()
+    return disabled not in {"1", "ON", "YES", "TRUE"}
+
+
 def can_link(root: Path, links: bool) -> Callable[[PurePosixPath], bool]:
     """What `Layout.place` asks: may a link stand at a path below `root`?"""
 
@@ -77,14 +83,15 @@ def survey(
 ) -> Survey:
     """Compare `placements` with what stands below `root`; reads only.
 
-    A file counts as present if `trusted` says so and its size is right, else if its content has
-    the right digest. Raises FormatError if two placements contradict each other, TargetError if
+    A file of the right size counts as present if `trusted` says so, else if its content has the
+    right digest. Raises FormatError if two placements contradict each other, TargetError if
     something stands in the way.
     """
-    wanted = _without_contradictions(_redirected(root, placement) for placement in placements)
-    files = [p for p in wanted if isinstance(p, File)]
-    blobs = {file.path: file.blob for file in files}
     with _told(root):
+        wanted = _without_contradictions(_redirected(root, placement) for placement in placements)
+        _check_obstacles(root, wanted)
+        files = [p for p in wanted if isinstance(p, File)]
+        blobs = {file.path: file.blob for file in files}
         present = _present_files(root, files, trusted, progress)
         links = [p for p in wanted if isinstance(p, Link)]
         missing_links = tuple(p for p in links if not _link_stands(root, p, blobs.get(p.target)))
@@ -93,9 +100,7 @@ def survey(
             files=tuple(file for file in files if file.path not in present),
             links=missing_links,
             texts=tuple(_missing_texts(root, [p for p in wanted if isinstance(p, Text)])),
-            absent=tuple(
-                p for p in wanted if isinstance(p, Absent) and os.path.lexists(root / p.path)
-            ),
+            absent=tuple(p for p in wanted if isinstance(p, Absent) and _hides(root / p.path)),
             present=len(present) + len(links) - len(missing_links),
             present_size=sum(blob.size for blob in present.values()),
         )
@@ -104,11 +109,12 @@ def survey(
 class Target:
     """One root while it is written to. A context manager: it belongs to one process at a time."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, progress: Progress) -> None:
         self.root = root
-        self._root_is_new = not root.exists()
         self.links = True
         """Whether the file system can hold links. Known inside the context."""
+        self._progress = progress
+        self._new_folders = [folder for folder in (root, *root.parents) if not folder.exists()]
         self._stack = ExitStack()
         self._staged: dict[Digest, int] = {}
 
@@ -117,12 +123,8 @@ class Target:
         with _told(self.root), self._stack:
             self._folders = self._stack.enter_context(Folders(self.root))
             self._lock()
-            for name in os.listdir(self._staging):
-                if len(name) == 64:
-                    self._staged[Digest(name)] = os.stat(name, dir_fd=self._staging).st_size
-                else:
-                    os.unlink(name, dir_fd=self._staging)
-            self.links = self._probe_links()
+            self._take_over()
+            self.links = links_wanted() and self._probe_links()
             self._stack = self._stack.pop_all()
         return self
 
@@ -137,15 +139,10 @@ class Target:
             with _told(self.root):
                 for name in os.listdir(self._staging):
                     os.unlink(name, dir_fd=self._staging)
-            self._remove_if_empty(STAGING, STAGING.parent)
-            if kind is not None and self._root_is_new:
-                self._remove_if_empty(PurePosixPath())
+            _remove_if_empty(self.root / STAGING, self.root / STAGING.parent)
+            if kind is not None:
+                _remove_if_empty(*self._new_folders)
         self._stack.close()
-
-    def _remove_if_empty(self, *folders: PurePosixPath) -> None:
-        for folder in folders:
-            with suppress(OSError):
-                os.rmdir(self.root / folder)
 
     @property
     def _staging(self) -> int:
@@ -161,10 +158,26 @@ class Target:
         except OSError:
             pass  # A network file system that cannot lock folders: then nobody can be told apart.
 
+    def _take_over(self) -> None:
+        """Keep what a killed run staged, as far as it is whole; believe no name."""
+        blobs = {}
+        for name in os.listdir(self._staging):
+            state = os.stat(name, dir_fd=self._staging, follow_symlinks=False)
+            if stat.S_ISREG(state.st_mode) and not name.endswith(_PART):
+                blobs[name] = state.st_size
+            else:
+                os.unlink(name, dir_fd=self._staging)
+        left = "checking what an interrupted run left"
+        with self._progress.start(left, sum(blobs.values())) as meter:
+            for name, size in blobs.items():
+                with open(name, "rb", buffering=0, opener=self._opener_for_reading) as file:
+                    digest = _digest_of(file, meter.add)
+                if name == digest.hex:
+                    self._staged[digest] = size
+                else:
+                    os.unlink(name, dir_fd=self._staging)
+
     def _probe_links(self) -> bool:
-        # The variable is huggingface_hub's own way to say so: huggingface_hub/constants.py.
-        if os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper() in {"1", "ON", "YES", "TRUE"}:
-            return False
         try:
             os.symlink("probe", "probe", dir_fd=self._staging)
         except OSError:
@@ -173,8 +186,15 @@ class Target:
         return True
 
     def has(self, blob: Blob) -> bool:
-        """Whether `blob` is staged: verified and synced, by this run or one that was killed."""
+        """Whether `blob` is staged, by this run or one that was killed."""
         return self._staged.get(blob.digest) == blob.size
+
+    def mtime_ns(self, file: File, *, staged: bool) -> int:
+        """When `file` was last changed: where it is staged, which it keeps, or where it stands."""
+        with _told(self.root):
+            if staged:
+                return os.stat(file.blob.digest.hex, dir_fd=self._staging).st_mtime_ns
+            return (self.root / file.path).stat().st_mtime_ns
 
     def stage(self, blob: Blob, content: Readable, count: Callable[[int], None]) -> None:
         """Take in a blob, counting its bytes.
@@ -227,6 +247,8 @@ class Target:
             while data := source.read(COPY_SIZE):
                 file.write(data)
             file.flush()
+            time = os.fstat(source.fileno()).st_mtime_ns
+            os.utime(file.fileno(), ns=(time, time))
             os.fsync(file.fileno())
 
     def _write(self, content: bytes, name: str) -> None:
@@ -267,10 +289,10 @@ def _redirected(root: Path, placement: Placement) -> Placement:
     folder = PurePosixPath(placement.path.parts[0])
     if len(placement.path.parts) == 1 or not (root / folder).is_symlink():
         return placement
-    target = os.readlink(root / folder)
-    if "/" in target or (root / target).is_symlink() or not (root / target).is_dir():
+    other = PurePosixPath(os.readlink(root / folder))
+    beside = len(other.parts) == 1 and other.name != ".."
+    if not beside or (root / other).is_symlink() or not (root / other).is_dir():
         return placement
-    other = PurePosixPath(target)
 
     def moved(path: PurePosixPath) -> PurePosixPath:
         return other / path.relative_to(folder) if folder in path.parents else path
@@ -290,12 +312,33 @@ def _without_contradictions(placements: Iterable[Placement]) -> list[Placement]:
     for placement in placements:
         other = by_path.setdefault(placement.path, placement)
         if _meaning(other) != _meaning(placement):
-            raise FormatError(f"the bundle puts two different things at {placement.path}")
+            raise FormatError(f"the bundle puts two different things at {shown(placement.path)}")
     for path in by_path:
         for folder in path.parents:
             if folder in by_path:
-                raise FormatError(f"the bundle makes {folder} both a folder and something else")
+                raise FormatError(
+                    f"the bundle makes {shown(folder)} both a folder and something else"
+                )
     return list(by_path.values())
+
+
+def _check_obstacles(root: Path, wanted: Iterable[Placement]) -> None:
+    """Raise TargetError if a link or a file stands where a folder is needed, before any change."""
+    needed = {
+        folder
+        for placement in wanted
+        if not isinstance(placement, Absent) or _hides(root / placement.path)
+        for folder in placement.path.parents
+    }
+    for folder in sorted(needed, key=lambda folder: len(folder.parts)):
+        path = root / folder
+        if folder.parts and os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
+            raise TargetError(f"{path} is a link or a file where a folder belongs: move it away")
+
+
+def _hides(marker: Path) -> bool:
+    """Whether a marker is there; a folder of that name marks nothing."""
+    return marker.is_symlink() or marker.is_file()
 
 
 def _meaning(placement: Placement) -> object:
@@ -318,25 +361,25 @@ def _present_files(
             raise TargetError(f"{root / file.path} is a folder where a file belongs: move it away")
         if not stat.S_ISREG(state.st_mode) or state.st_size != file.blob.size:
             continue
-        if trusted(file.path, file.blob):
+        if trusted(file.path, file.blob, state.st_mtime_ns):
             present[file.path] = file.blob
         else:
             doubtful.append(file)
     total = sum(file.blob.size for file in doubtful)
     with progress.start("checking what is there", total) as meter:
         for file in doubtful:
-            if _digest_of(root / file.path, meter.add) == file.blob.digest:
-                present[file.path] = file.blob
+            with open(root / file.path, "rb", buffering=0) as content:
+                if _digest_of(content, meter.add) == file.blob.digest:
+                    present[file.path] = file.blob
     return present
 
 
-def _digest_of(path: Path, count: Callable[[int], None]) -> Digest:
-    content = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        while data := file.read(COPY_SIZE):
-            content.update(data)
-            count(len(data))
-    return Digest(content.hexdigest())
+def _digest_of(content: Readable, count: Callable[[int], None]) -> Digest:
+    sha256 = hashlib.sha256()
+    while data := content.read(COPY_SIZE):
+        sha256.update(data)
+        count(len(data))
+    return Digest(sha256.hexdigest())
 
 
 def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
@@ -350,11 +393,10 @@ def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
         if path.is_dir() and path.resolve() != (root / link.target).resolve():
             raise TargetError(f"{path} is a link to another folder: move it away")
         return path.is_dir()
-    return (
-        path.is_file()
-        and path.stat().st_size == blob.size
-        and _digest_of(path, lambda _: None) == blob.digest
-    )
+    if not path.is_file() or path.stat().st_size != blob.size:
+        return False
+    with open(path, "rb", buffering=0) as content:
+        return _digest_of(content, lambda _: None) == blob.digest
 
 
 def _missing_texts(root: Path, texts: Iterable[Text]) -> Iterator[Text]:
@@ -375,6 +417,12 @@ def _missing_texts(root: Path, texts: Iterable[Text]) -> Iterator[Text]:
             after = text.merge(before, lambda path: (root / path).exists())
         if after != before:
             yield Text(text.path, after)
+
+
+def _remove_if_empty(*folders: Path) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            os.rmdir(folder)
 
 
 def _write_all(handle: int, data: bytes) -> None:

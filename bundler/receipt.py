@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +23,8 @@ class InstalledFile:
     root: str
     path: PurePosixPath
     blob: Blob
+    mtime_ns: int
+    """The file's time of change when it was known to hold the blob: another one means doubt."""
     found: bool
     """It stood there before bundler came."""
 
@@ -52,10 +54,12 @@ class Receipt:
         """This receipt and what an earlier unpack of the same bundle installed."""
         if earlier is None:
             return self
-        files = {(file.root, file.path): file for file in self.files}
-        for file in earlier.files:
-            # What bundler wrote the first time was there the second time, and is still its own.
-            files[file.root, file.path] = file
+        # What bundler wrote the first time was there the second time, and is still its own.
+        own = {(file.root, file.path) for file in earlier.files if not file.found}
+        files = {(file.root, file.path): file for file in earlier.files}
+        for file in self.files:
+            key = (file.root, file.path)
+            files[key] = replace(file, found=file.found and key not in own)
         return Receipt(
             self.bundle,
             tuple(dict.fromkeys(earlier.models + self.models)),
@@ -74,9 +78,11 @@ def read_receipts(hf_home: Path) -> Iterator[Receipt]:
     """Every receipt below `hf_home`; what is none counts as absent. Raises TargetError."""
     folder = receipt_path(hf_home, Digest.of(b"")).parent
     try:
-        paths = sorted(folder.glob("*.json"))
-        for path in paths:
-            receipt = _from_json(path.read_text("utf-8"))
+        for place in (hf_home, folder.parent, folder):
+            if place.exists() and not place.is_dir():
+                raise TargetError(f"{place} is a file where a folder belongs: move it away")
+        for path in sorted(folder.glob("*.json")):
+            receipt = _from_json(path.read_bytes())
             if receipt is not None:
                 yield receipt
     except OSError as error:
@@ -110,6 +116,7 @@ def _to_json(receipt: Receipt) -> str:
                 "path": str(file.path),
                 "digest": str(file.blob.digest),
                 "size": file.blob.size,
+                "mtime_ns": file.mtime_ns,
                 "found": file.found,
             }
             for file in receipt.files
@@ -120,9 +127,9 @@ def _to_json(receipt: Receipt) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
-def _from_json(text: str) -> Receipt | None:
+def _from_json(content: bytes) -> Receipt | None:
     try:
-        document = json.loads(text)
+        document = json.loads(content)
         if document["receipt_version"] != _VERSION:
             return None
         return Receipt(
@@ -142,6 +149,7 @@ def _from_json(text: str) -> Receipt | None:
                     file["root"],
                     relative_path(file["path"]),
                     Blob(Digest.parse(file["digest"]), int(file["size"])),
+                    int(file["mtime_ns"]),
                     bool(file["found"]),
                 )
                 for file in document["files"]
@@ -149,7 +157,7 @@ def _from_json(text: str) -> Receipt | None:
             _paths(document["links"]),
             _paths(document["texts"]),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -18,7 +18,7 @@ from bundler.errors import DamagedError, Faults, FormatError, RequestError, Targ
 from bundler.layouts import layout_of
 from bundler.layouts.placement import File, Link, Placement, Text
 from bundler.manifest import Manifest, Snapshot
-from bundler.place import Survey, Target, Trusted, can_link, survey, write_text
+from bundler.place import Survey, Target, Trusted, can_link, links_wanted, survey, write_text
 from bundler.progress import Progress, Silent
 from bundler.receipt import (
     InstalledFile,
@@ -101,7 +101,7 @@ def plan_unpack(
         work = {
             name: survey(
                 roots.path(name),
-                _placements(members, roots.path(name), links=True),
+                _placements(members, roots.path(name), links_wanted()),
                 trusted.of(name),
                 progress or Silent(),
             )
@@ -139,15 +139,16 @@ def unpack(
         targets, work = {}, {}
         for name, members in _by_root(snapshots).items():
             root = roots.path(name)
-            targets[name] = target = stack.enter_context(Target(root))
+            targets[name] = target = stack.enter_context(Target(root, progress))
             placements = _placements(members, root, target.links)
             work[name] = survey(root, placements, trusted.of(name), progress)
         _check_space(work, targets)
         _stage(reader, work, targets, jobs, progress)
+        # Before anything becomes visible: after a kill, it tells what is bundler's own.
+        write_receipt(roots.hf_home, _receipt(reader.digest, snapshots, work, targets))
         for name, target in targets.items():
             target.publish(work[name])
     result = Unpacked(reader.digest, snapshots, roots, work, env_file)
-    write_receipt(roots.hf_home, _receipt(result))
     if env_file is not None:
         write_text(env_file, shell_file(roots.variables()))
     return result
@@ -209,14 +210,14 @@ class _Trust:
 
     def __init__(self, hf_home: Path) -> None:
         self._files = {
-            (file.root, file.path): file.blob
+            (file.root, file.path): (file.blob, file.mtime_ns)
             for receipt in read_receipts(hf_home)
             for file in receipt.files
         }
 
     def of(self, root: str) -> Trusted:
-        def trusted(path: PurePosixPath, blob: Blob) -> bool:
-            return self._files.get((root, path)) == blob
+        def trusted(path: PurePosixPath, blob: Blob, mtime_ns: int) -> bool:
+            return self._files.get((root, path)) == (blob, mtime_ns)
 
         return trusted
 
@@ -226,8 +227,9 @@ def _check_space(work: Mapping[str, Survey], targets: Mapping[str, Target]) -> N
     needed: dict[int, int] = defaultdict(int)
     for name, target in targets.items():
         device = target.root.stat().st_dev
+        block = os.statvfs(target.root).f_frsize
         missing = (f for f in work[name].files if not target.has(f.blob))
-        needed[device] += sum(file.blob.size for file in missing)
+        needed[device] += sum(-(-file.blob.size // block) * block for file in missing)
         free = _free(target.root)
         if needed[device] > free:
             raise TargetError(
@@ -258,8 +260,6 @@ def _stage(
             if not target.has(blob):
                 missing[blob.digest].append(target)
                 sizes[blob.digest] = blob.size
-    if not missing:
-        return
     with (
         progress.start("unpacking", sum(sizes.values())) as meter,
         closing(reader.blobs(missing, jobs)) as blobs,
@@ -278,22 +278,28 @@ def _stage(
                     other.stage(member.blob, copy, lambda _: None)
 
 
-def _receipt(result: Unpacked) -> Receipt:
+def _receipt(
+    bundle: Digest,
+    snapshots: Sequence[Snapshot],
+    work: Mapping[str, Survey],
+    targets: Mapping[str, Target],
+) -> Receipt:
+    """What is installed once all of `work` is published."""
     files: list[InstalledFile] = []
     links: list[tuple[str, PurePosixPath]] = []
     texts: list[tuple[str, PurePosixPath]] = []
-    for root, work in result.work.items():
-        written = {file.path for file in work.files}
-        for placement in work.wanted:
+    for root, target in targets.items():
+        written = {file.path for file in work[root].files}
+        for placement in work[root].wanted:
             if isinstance(placement, File):
                 found = placement.path not in written
-                files.append(InstalledFile(root, placement.path, placement.blob, found))
+                time = target.mtime_ns(placement, staged=not found)
+                files.append(InstalledFile(root, placement.path, placement.blob, time, found))
             elif isinstance(placement, Link):
                 links.append((root, placement.path))
             elif isinstance(placement, Text):
                 texts.append((root, placement.path))
     models = tuple(
-        InstalledModel(s.source, s.name, s.aliases, s.revision, s.commit_hash)
-        for s in result.snapshots
+        InstalledModel(s.source, s.name, s.aliases, s.revision, s.commit_hash) for s in snapshots
     )
-    return Receipt(result.digest, models, tuple(files), tuple(links), tuple(texts))
+    return Receipt(bundle, models, tuple(files), tuple(links), tuple(texts))

@@ -96,7 +96,7 @@ def test_every_option_has_a_help_text_and_an_environment_variable(
 ) -> None:
     told = run(command, "--help", home=tmp_path).out.split("Options:")[1].split("Exit codes:")[0]
     options = re.split(r"^  (?=-)", told, flags=re.MULTILINE)[1:]
-    assert len(options) >= 4
+    assert len(options) >= 3
     for option in options:
         words = " ".join(option.split())
         assert re.search(r"  \S", option.strip()), words

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from bundler.errors import FormatError
+from bundler.errors import FormatError, shown
 from bundler.layouts.hf_cache import HuggingFaceCache
 from bundler.layouts.placement import Placement
 from bundler.manifest import Snapshot
@@ -41,6 +41,6 @@ def layout_of(snapshot: Snapshot) -> Layout:
         if layout.name == snapshot.layout:
             return layout
     raise FormatError(
-        f"{snapshot.name} is kept in the layout {snapshot.layout!r}, which this bundler does not "
-        "know: use a newer bundler, or leave it out with --only"
+        f"{shown(snapshot.name)} is kept in the layout {shown(snapshot.layout)}, which this "
+        "bundler does not know: use a newer bundler, or leave it out with --only"
     )

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import PurePosixPath
 
+from bundler.errors import shown
 from bundler.layouts.placement import Absent, Exists, File, Link, Placement, Text
 from bundler.manifest import FileEntry, Snapshot, relative_path
 
@@ -36,8 +37,10 @@ class HuggingFaceCache:
         self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
     ) -> Iterator[Placement]:
         if snapshot.commit_hash is None or snapshot.revision is None:
-            raise ValueError(f"{snapshot.name!r} has no commit hash or no revision")
-        folder, *others = (_folder(snapshot.kind, name) for name in snapshot.names)
+            raise ValueError(f"{shown(snapshot.name)} has no commit hash or no revision")
+        folders = [_folder(snapshot.kind, name) for name in snapshot.names]
+        # A name that the cache holds as a real folder already is the home of the others.
+        folder, *others = sorted(folders, key=can_link)
         yield from _repository(snapshot, folder, can_link)
         for other in others:
             if can_link(other):
@@ -73,10 +76,11 @@ def _repository(
 def _folder(kind: str | None, name: str) -> PurePosixPath:
     """The folder of a repository, by huggingface_hub's rule."""
     if kind not in _KINDS:
-        raise ValueError(f"{name!r} is of kind {kind!r}, not one of {', '.join(_KINDS)}")
+        raise ValueError(f"{shown(name)} is of kind {shown(kind)}, not one of {', '.join(_KINDS)}")
     parts = relative_path(name).parts
-    if len(parts) > 2:
-        raise ValueError(f"{name!r} is not a repository's name")
+    # `--` stands for the slash in folder names, so the Hub allows it in no name.
+    if len(parts) > 2 or "--" in name:
+        raise ValueError(f"{shown(name)} is not a repository's name")
     return relative_path("--".join([f"{kind}s", *parts]))
 
 
@@ -101,7 +105,11 @@ def _merged_tree(snapshot: Snapshot, content: PurePosixPath, text: str, exists: 
     try:
         document = json.loads(text)
         before = document["files"] if document["format_version"] == _TREE_VERSION else {}
-        kept = {path: entry for path, entry in before.items() if exists(content / path)}
-    except (ValueError, TypeError, KeyError, AttributeError):
+        kept = {
+            path: entry
+            for path, entry in before.items()
+            if entry["blob_id"] and entry["size"] >= 0 and exists(content / relative_path(path))
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         kept = {}
     return _tree(kept | {str(entry.path): _tree_entry(entry) for entry in snapshot.files})

@@ -1,0 +1,188 @@
+"""Frames and their table, read by the published format and not by the code that wrote them."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pytest
+import zstandard
+from bundle_builder import CountingFile, Pipe
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundler.digest import Readable
+from bundler.errors import DamagedError
+from bundler.frames import (
+    FRAME_SIZE,
+    FrameWriter,
+    SeekableFrames,
+    StreamedFrames,
+    has_seek_table,
+    read_seek_table,
+)
+
+NOISE = random.Random(0).randbytes(1 << 20)
+pieces = st.lists(st.binary(max_size=40), max_size=6)
+"""Content; a frame ends after each piece."""
+
+
+class Line(NamedTuple):
+    """One frame, as the table tells it."""
+
+    frame: bytes
+    content_size: int
+    checksum: int
+
+
+def written(pieces: Sequence[bytes], level: int = 3, jobs: int | None = None) -> bytes:
+    """`pieces` as a stream, a frame ending after each."""
+    out = io.BytesIO()
+    with FrameWriter(out, level, jobs) as writer:
+        for piece in pieces:
+            writer.write(piece)
+            writer.cut()
+        writer.close()
+        assert writer.size == len(out.getvalue())
+    return out.getvalue()
+
+
+def lines_of(stream: bytes) -> list[Line]:
+    """The frames of `stream`, found by the Zstandard seekable format 0.1.0."""
+    count, descriptor, seekable_magic = struct.unpack("<IBI", stream[-9:])
+    assert seekable_magic == 0x8F92EAB1
+    assert descriptor == 0b1000_0000, "checksums, and no reserved bit"
+    table_size = count * 12 + 9
+    table = stream[-table_size - 8 :]
+    assert struct.unpack("<II", table[:8]) == (0x184D2A5E, table_size)
+    lines, position = [], 0
+    for compressed, content_size, checksum in struct.iter_unpack("<III", table[8:-9]):
+        lines.append(Line(stream[position : position + compressed], content_size, checksum))
+        position += compressed
+    assert position == len(stream) - len(table)
+    return lines
+
+
+def content_of(stream: bytes) -> bytes:
+    """What any decoder makes of `stream`."""
+    reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+    content: bytes = reader.read()
+    return content
+
+
+def read_in_steps(part: Readable, step: int) -> bytes:
+    return b"".join(iter(lambda: part.read(step), b""))
+
+
+@given(pieces)
+def test_any_decoder_reads_the_content_straight_through(pieces: list[bytes]) -> None:
+    assert content_of(written(pieces)) == b"".join(pieces)
+
+
+@given(pieces)
+def test_the_table_tells_the_size_and_checksum_of_every_frame(pieces: list[bytes]) -> None:
+    lines = lines_of(written(pieces))
+    decompressor = zstandard.ZstdDecompressor()
+    contents = [decompressor.decompress(line.frame, allow_extra_data=False) for line in lines]
+    assert contents == [piece for piece in pieces if piece]
+    for line, content in zip(lines, contents, strict=True):
+        parameters = zstandard.get_frame_parameters(line.frame)
+        assert parameters.has_checksum
+        assert parameters.content_size == line.content_size == len(content)
+        assert line.checksum.to_bytes(4, "little") == line.frame[-4:]
+
+
+def test_the_checksum_is_the_low_half_of_xxh64() -> None:
+    xxh64_of_a = 0xD24EC4F1A98C6E5B
+    assert [line.checksum for line in lines_of(written([b"a"]))] == [xxh64_of_a & 0xFFFFFFFF]
+
+
+def test_content_without_a_cut_fills_whole_frames() -> None:
+    content = bytes(2 * FRAME_SIZE + 5)
+    out = io.BytesIO()
+    with FrameWriter(out) as writer:
+        for start in range(0, len(content), 700_001):
+            writer.write(content[start : start + 700_001])
+        writer.close()
+    assert [line.content_size for line in lines_of(out.getvalue())] == [FRAME_SIZE, FRAME_SIZE, 5]
+    assert content_of(out.getvalue()) == content
+
+
+@pytest.mark.parametrize("jobs", [2, 7])
+def test_the_bytes_do_not_depend_on_the_number_of_threads(jobs: int) -> None:
+    pieces = [NOISE, b"a" * 10, bytes(FRAME_SIZE + 1), NOISE[:1000]] * 3
+    assert written(pieces, jobs=jobs) == written(pieces, jobs=1)
+
+
+def test_a_higher_level_saves_bytes() -> None:
+    words = random.Random(0).choices(
+        ["some", "model", "weights", "words", "in", "a", "row"], k=9999
+    )
+    text = " ".join(words).encode()
+    assert len(written([text], level=19)) < len(written([text], level=1)) < len(text)
+    assert content_of(written([text], level=19)) == text
+
+
+@given(pieces, st.data(), st.integers(1, 3))
+def test_any_part_can_be_read_from_a_file_and_from_a_pipe(
+    pieces: list[bytes], data: st.DataObject, jobs: int
+) -> None:
+    stream, content = written(pieces), b"".join(pieces)
+    start = data.draw(st.integers(0, len(content)))
+    end = data.draw(st.integers(start, len(content)))
+    file = io.BytesIO(stream)
+    frames = SeekableFrames(file, read_seek_table(file, len(pieces)), jobs)
+    for source in (frames, StreamedFrames(Pipe(stream))):
+        assert read_in_steps(source.open(start, end), 7) == content[start:end]
+    frames.close()
+
+
+@given(pieces.filter(any))
+def test_every_byte_of_content_is_found_in_its_frame(pieces: list[bytes]) -> None:
+    table = read_seek_table(io.BytesIO(written(pieces)), len(pieces))
+    owners = [number for number, piece in enumerate(filter(None, pieces)) for _ in piece]
+    assert [table.frame_at(offset) for offset in range(table.content_size)] == owners
+    assert len(table) == len(list(filter(None, pieces)))
+
+
+def test_a_part_of_a_file_costs_the_table_and_the_frames_it_stands_in() -> None:
+    stream = written([NOISE] * 8)
+    file = CountingFile(stream)
+    frames = SeekableFrames(file, read_seek_table(file, 8), jobs=2)
+    assert file.count < 1000
+    part = frames.open(3 * len(NOISE) + 5, 4 * len(NOISE))
+    assert read_in_steps(part, 1 << 18) == NOISE[5:]
+    frames.close()
+    assert file.count < len(NOISE) + 2000
+
+
+def test_a_finished_stream_has_a_table_and_a_cut_one_has_none() -> None:
+    stream = written([b"content"])
+    assert has_seek_table(io.BytesIO(stream))
+    assert not has_seek_table(io.BytesIO(stream[:-1]))
+    assert not has_seek_table(io.BytesIO(stream + b"\0"))
+    assert not has_seek_table(io.BytesIO())
+
+
+def test_a_table_of_more_frames_than_allowed_is_refused() -> None:
+    file = io.BytesIO(written([b"a", b"b", b"c"]))
+    assert len(read_seek_table(file, 3)) == 3
+    with pytest.raises(DamagedError):
+        read_seek_table(file, 2)
+
+
+@pytest.mark.parametrize("position", range(0, 30, 3))
+def test_no_damaged_frame_is_handed_out_whole(position: int) -> None:
+    text = b"content that is compressed"
+    stream = bytearray(written([text]))
+    stream[position] ^= 0x10
+    file = io.BytesIO(stream)
+    frames = SeekableFrames(file, read_seek_table(file, 1))
+    try:
+        with pytest.raises(DamagedError):
+            frames.open(0, len(text)).read(len(text))
+    finally:
+        frames.close()

@@ -1,0 +1,101 @@
+"""Bundles of every format version that was ever released, which later versions must still read.
+
+`data/format-<n>.tar.zst` never changes; `data/format-<n>.json` beside it tells its id, its manifest
+and the tree that it unpacks to. `format-1` was packed by the first release from `MODELS`, with
+
+    bundler.pack(
+        ["name", "org/other@v1"],
+        "format-1.tar.zst",
+        selection=bundler.Selection(exclude=("*.h5",)),
+        sources=(MemorySource(MODELS, {"name": "org/name"}),),
+    )
+
+where MODELS holds `org/name`: `config.json` with `{"model_type": "made-up"}` and a newline, an
+empty `empty.txt`, `sub/vocab.txt` with the lines `[UNK]` and `hello`, `model.safetensors` of 1.5
+MiB of zeros, `tf_model.h5` with `left out`; and `org/other`: the same `sub/vocab.txt` as
+`vocab.txt`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundle_builder import Pipe, tree_of
+
+import bundler
+from bundler.manifest import Manifest
+
+KEPT = sorted((Path(__file__).parent / "data").glob("format-*.tar.zst"))
+kept_bundles = pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path.name.removesuffix(".tar.zst")) for path in KEPT]
+)
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """What is known of a kept bundle."""
+    text = path.with_name(path.name.replace(".tar.zst", ".json")).read_text("utf-8")
+    facts: dict[str, Any] = json.loads(text)
+    return facts
+
+
+def described_tree(folder: Path) -> dict[str, str]:
+    """Every file and link below `folder`, in one line each."""
+    return {
+        path: f"-> {what}"
+        if isinstance(what, str)
+        else f"sha256:{hashlib.sha256(what).hexdigest()} {len(what)}"
+        for path, what in sorted(tree_of(folder).items())
+    }
+
+
+def test_there_is_a_bundle_of_every_format_version() -> None:
+    assert [path.name for path in KEPT] == ["format-1.tar.zst"]
+
+
+@kept_bundles
+def test_its_manifest_and_id_are_what_they_were(path: Path) -> None:
+    facts, inspection = facts_of(path), bundler.inspect(path)
+    assert str(inspection.digest) == facts["id"]
+    assert json.loads(inspection.manifest_bytes) == facts["manifest"]
+    assert Manifest.from_bytes(inspection.manifest_bytes).to_bytes() == inspection.manifest_bytes
+
+
+@kept_bundles
+def test_nothing_is_wrong_with_it(path: Path) -> None:
+    assert bundler.verify(path).faults == ()
+
+
+@kept_bundles
+@pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
+def test_it_unpacks_to_the_same_tree(path: Path, piped: bool, tmp_path: Path) -> None:
+    bundler.unpack(
+        Pipe(path.read_bytes()) if piped else path,
+        roots=bundler.find_roots(root=tmp_path),
+        env=None,
+    )
+    assert described_tree(tmp_path / "huggingface" / "hub") == facts_of(path)["tree"]
+
+
+@kept_bundles
+def test_every_file_of_every_model_is_found_under_every_name(path: Path, tmp_path: Path) -> None:
+    bundler.unpack(path, roots=bundler.find_roots(root=tmp_path), env=None)
+    for snapshot in bundler.inspect(path).manifest.snapshots:
+        for name in snapshot.names:
+            folder = tmp_path / "huggingface/hub" / f"models--{name.replace('/', '--')}"
+            commit_hash = (folder / f"refs/{snapshot.revision}").read_text()
+            assert re.fullmatch("[0-9a-f]{40}", commit_hash)
+            for entry in snapshot.files:
+                content = (folder / "snapshots" / commit_hash / entry.path).read_bytes()
+                assert hashlib.sha256(content).hexdigest() == entry.blob.digest.hex
+                assert len(content) == entry.blob.size
+
+
+@kept_bundles
+def test_it_is_small_enough_to_be_kept(path: Path) -> None:
+    assert os.path.getsize(path) < 10_000

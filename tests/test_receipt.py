@@ -1,0 +1,235 @@
+"""What an unpack notes down of what it installed."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+from command import run
+from memory_source import commit_hash, make_bundle
+from trees import etag, tree, unpack_below, write_cache
+
+import bundler
+from bundler.digest import Blob, Digest
+from bundler.receipt import (
+    InstalledFile,
+    InstalledModel,
+    Receipt,
+    read_receipts,
+    receipt_path,
+    write_receipt,
+)
+
+TINY = {"config.json": b"{}", "model.safetensors": b"weights"}
+OTHER = {"config.json": b'{"other": 1}'}
+RECEIPT = Receipt(
+    bundle=Digest.of(b"bundle"),
+    models=(InstalledModel("hf", "org/tiny", ("tiny", "old/tiny"), "main", commit_hash(TINY)),),
+    files=(
+        InstalledFile("hub", PurePosixPath("models--org--tiny/a é"), Blob.of(b"a"), 7, False),
+        InstalledFile("torch", PurePosixPath("b"), Blob.of(b""), 8, True),
+    ),
+    links=(("hub", PurePosixPath("models--tiny")),),
+    texts=(("hub", PurePosixPath("models--org--tiny/refs/main")),),
+)
+GARBAGE: dict[str, bytes] = {
+    "nothing": b"",
+    "no JSON": b"{",
+    "no text": b"\xff\xfe\x00",
+    "no object": b"[]",
+    "null": b"null",
+    "an unknown version": b'{"receipt_version": 2}',
+    "no fields": b'{"receipt_version": 1}',
+    "deep": b"[" * 100_000,
+}
+FIELDS: dict[str, tuple[str, Any]] = {
+    "a number as bundle": ("bundle", 7),
+    "a bundle that is no digest": ("bundle", "sha256:xyz"),
+    "files that are a number": ("files", 7),
+    "files that are numbers": ("files", [7]),
+    "a file without a path": ("files", [{"root": "hub"}]),
+    "a file outside": (
+        "files",
+        [{"root": "hub", "path": "../x", "digest": f"sha256:{'0' * 64}", "size": 1, "found": True}],
+    ),
+    "a file with a number as digest": (
+        "files",
+        [{"root": "hub", "path": "x", "digest": 7, "size": 1, "found": True}],
+    ),
+    "a file with a number as path": (
+        "files",
+        [{"root": "hub", "path": 7, "digest": f"sha256:{'0' * 64}", "size": 1, "found": True}],
+    ),
+    "models that are null": ("models", None),
+    "links that are numbers": ("links", [1, 2]),
+    "a text outside": ("texts", [["hub", "/etc/passwd"]]),
+}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """org/tiny, asked for as tiny, and other."""
+    path = tmp_path_factory.mktemp("bundle") / "bundle.tar.zst"
+    models = {"org/tiny": TINY, "other": OTHER}
+    make_bundle(path, models, asked=("tiny", "other"), aliases={"tiny": "org/tiny"})
+    return path
+
+
+def only_receipt(hf_home: Path) -> Receipt:
+    (receipt,) = read_receipts(hf_home)
+    return receipt
+
+
+def found(receipt: Receipt) -> dict[str, bool]:
+    """Whether each file was found there, by the last part of its path."""
+    return {file.path.name: file.found for file in receipt.files}
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+    write_receipt(tmp_path, RECEIPT)
+    assert only_receipt(tmp_path) == RECEIPT
+
+
+def test_where_there_is_none_none_is_read_and_nothing_is_made(tmp_path: Path) -> None:
+    assert list(read_receipts(tmp_path / "home")) == []
+    assert tree(tmp_path) == {}
+
+
+def test_an_unpack_notes_the_bundle_its_models_and_everything_it_placed(
+    bundle: Path, tmp_path: Path
+) -> None:
+    result = unpack_below(tmp_path, bundle)
+    receipt = only_receipt(tmp_path / "huggingface")
+    assert receipt.bundle == result.digest == bundler.inspect(bundle).digest
+    assert set(receipt.models) == {
+        InstalledModel("hf", "tiny", ("org/tiny",), "main", commit_hash(TINY)),
+        InstalledModel("hf", "other", (), "main", commit_hash(OTHER)),
+    }
+    hub = tmp_path / "huggingface/hub"
+    placed = {path: kind for path, (kind, *_) in tree(hub).items() if kind != "folder"}
+    noted = [file.path for file in receipt.files]
+    noted += [path for _, path in (*receipt.links, *receipt.texts)]
+    assert sorted(map(str, noted)) == sorted(placed)
+    for file in receipt.files:
+        assert Blob.of((hub / file.path).read_bytes()) == file.blob
+    assert {str(path) for _, path in receipt.links} == {
+        path for path, kind in placed.items() if kind == "link"
+    }
+    assert set(found(receipt).values()) == {False}
+
+
+def test_what_was_there_before_is_marked_as_found(bundle: Path, tmp_path: Path) -> None:
+    write_cache(tmp_path / "huggingface/hub", "tiny", {"config.json": b"{}"})
+    write_cache(tmp_path / "huggingface/hub", "tiny", TINY)
+    config, weights = (etag(path, TINY[path]) for path in ("config.json", "model.safetensors"))
+    (tmp_path / "huggingface/hub/models--tiny/blobs" / weights).unlink()
+    unpack_below(tmp_path, bundle)
+    assert found(only_receipt(tmp_path / "huggingface")) == {
+        config: True,
+        weights: False,
+        etag("config.json", OTHER["config.json"]): False,
+    }
+
+
+def test_damaged_content_that_was_healed_is_bundlers_own(bundle: Path, tmp_path: Path) -> None:
+    repository = write_cache(tmp_path / "huggingface/hub", "other", OTHER)
+    name = etag("config.json", OTHER["config.json"])
+    (repository / "blobs" / name).write_bytes(b"damaged")
+    unpack_below(tmp_path, bundle, only=["other"])
+    assert found(only_receipt(tmp_path / "huggingface")) == {name: False}
+
+
+def test_two_partial_unpacks_equal_one_of_all(bundle: Path, tmp_path: Path) -> None:
+    for only in ("tiny", "other"):
+        unpack_below(tmp_path / "parts", bundle, only=[only])
+    unpack_below(tmp_path / "whole", bundle)
+    parts, whole = (only_receipt(tmp_path / n / "huggingface") for n in ("parts", "whole"))
+    assert parts.bundle == whole.bundle
+    for field in ("models", "files", "links", "texts"):
+        left, right = (timeless(getattr(receipt, field)) for receipt in (parts, whole))
+        assert len(left) == len(right)
+        assert set(left) == set(right)
+
+
+def timeless(items: tuple[object, ...]) -> list[object]:
+    """The same without times, which are no two runs' alike."""
+    return [replace(i, mtime_ns=0) if isinstance(i, InstalledFile) else i for i in items]
+
+
+def test_unpacking_again_changes_no_receipt(bundle: Path, tmp_path: Path) -> None:
+    unpack_below(tmp_path, bundle)
+    before = tree(tmp_path)
+    unpack_below(tmp_path, bundle)
+    unpack_below(tmp_path, bundle, only=["other"])
+    assert tree(tmp_path) == before
+
+
+def test_each_bundle_has_a_receipt_of_its_own(bundle: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second.tar.zst"
+    make_bundle(second, {"other": OTHER})
+    for path in (bundle, second):
+        unpack_below(tmp_path / "root", path)
+    receipts = {r.bundle: r for r in read_receipts(tmp_path / "root/huggingface")}
+    assert set(receipts) == {bundler.inspect(path).digest for path in (bundle, second)}
+    name = etag("config.json", OTHER["config.json"])
+    assert found(receipts[bundler.inspect(second).digest]) == {name: True}
+
+
+@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
+def test_what_is_no_receipt_counts_as_absent(content: bytes, tmp_path: Path) -> None:
+    path = receipt_path(tmp_path, RECEIPT.bundle)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert list(read_receipts(tmp_path)) == []
+    write_receipt(tmp_path, RECEIPT)
+    assert only_receipt(tmp_path) == RECEIPT
+
+
+@pytest.mark.parametrize(("field", "value"), FIELDS.values(), ids=FIELDS)
+def test_a_receipt_with_a_wrong_field_counts_as_absent(
+    field: str, value: object, tmp_path: Path
+) -> None:
+    write_receipt(tmp_path, RECEIPT)
+    path = receipt_path(tmp_path, RECEIPT.bundle)
+    document = json.loads(path.read_text())
+    assert field in document
+    path.write_text(json.dumps({**document, field: value}))
+    assert list(read_receipts(tmp_path)) == []
+
+
+def test_unpacking_over_garbage_writes_a_good_receipt(bundle: Path, tmp_path: Path) -> None:
+    unpack_below(tmp_path, bundle)
+    home = tmp_path / "huggingface"
+    before = tree(home)
+    digest = only_receipt(home).bundle
+    shutil.rmtree(home / "hub")
+    receipt_path(home, digest).write_text('{"receipt_version": 99}')
+    unpack_below(tmp_path, bundle)
+    assert tree(home) == before
+
+
+def test_names_no_place_no_user_and_no_host(bundle: Path, tmp_path: Path) -> None:
+    user = "a-user-of-some-name"
+    home = tmp_path / user
+    home.mkdir()
+    env = {"USER": user, "LOGNAME": user}
+    assert run("unpack", bundle, "--root", home / "root", home=home, env=env).code == 0
+    ((path, (_, content, _)),) = tree(home / "root/huggingface/.bundler/receipts").items()
+    assert path == f"{bundler.inspect(bundle).digest.hex}.json"
+    texts = strings(json.loads(content))
+    assert [text for text in texts if text.startswith(("/", "~")) or user in text] == []
+    assert platform.node() not in texts
+
+
+def strings(value: object) -> list[str]:
+    """Every text in a JSON document, keys too."""
+    if isinstance(value, dict):
+        return [text for pair in value.items() for item in pair for text in strings(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in strings(item)]
+    return [value] if isinstance(value, str) else []
