@@ -12,16 +12,10 @@ from typing import BinaryIO
 
 from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader
 from bundler.errors import DamagedError, FormatError, RequestError, TrustError
-from bundler.frames import (
-    FRAME_SIZE,
-    FrameWriter,
-    SeekableFrames,
-    StreamedFrames,
-    read_exactly,
-    read_seek_table,
-)
+from bundler.frames import FrameWriter, SeekableFrames, StreamedFrames, read_exactly
 from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
 from bundler.progress import Meter
+from bundler.seek_table import FRAME_SIZE, read_seek_table
 
 MANIFEST_NAME = "manifest.json"
 BLOCK = 512

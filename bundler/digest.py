@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,6 +65,15 @@ class Blob:
     def of(cls, content: bytes) -> Blob:
         """The blob that holds `content`."""
         return cls(Digest.of(content), len(content))
+
+
+def digest_of(content: Readable, count: Callable[[int], None]) -> Digest:
+    """The digest of a stream, read to its end; `count` gets the bytes of each step."""
+    sha256 = hashlib.sha256()
+    while data := content.read(COPY_SIZE):
+        sha256.update(data)
+        count(len(data))
+    return Digest(sha256.hexdigest())
 
 
 class VerifiedReader:

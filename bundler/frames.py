@@ -9,14 +9,10 @@ uncompressed content.
 from __future__ import annotations
 
 import os
-import struct
 import threading
-from array import array
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import accumulate
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
@@ -24,21 +20,11 @@ import zstandard
 
 from bundler.digest import COPY_SIZE, Readable
 from bundler.errors import DamagedError
+from bundler.seek_table import FRAME_SIZE, SeekTable, SeekTableWriter
 
-FRAME_SIZE = 4 << 20
-"""Bytes of content in a full frame: small enough to share out, large enough to compress well."""
-MAX_COMPRESSED_FRAME = FRAME_SIZE + (64 << 10)
-"""Bytes; content that does not shrink grows by much less than this."""
 MAX_WINDOW = 8 << 20
 """Bytes; what the zstd specification recommends that every decoder supports."""
 DEFAULT_LEVEL = 3
-
-_SKIPPABLE = struct.Struct("<II")
-_ENTRY = struct.Struct("<III")
-_FOOTER = struct.Struct("<IBI")
-_SKIPPABLE_MAGIC = 0x184D2A5E
-_SEEKABLE_MAGIC = 0x8F92EAB1
-_WITH_CHECKSUMS = 0x80
 
 
 def default_jobs() -> int:
@@ -60,7 +46,7 @@ class FrameWriter:
         self._local = threading.local()
         self._content = bytearray()
         self._under_way: deque[tuple[int, Future[bytes]]] = deque()
-        self._table = bytearray()
+        self._table = SeekTableWriter()
         self.size = 0
         """Bytes written to `out` so far."""
 
@@ -82,10 +68,7 @@ class FrameWriter:
         self.cut()
         while self._under_way:
             self._write_next()
-        count = len(self._table) // _ENTRY.size
-        footer = _FOOTER.pack(count, _WITH_CHECKSUMS, _SEEKABLE_MAGIC)
-        head = _SKIPPABLE.pack(_SKIPPABLE_MAGIC, len(self._table) + len(footer))
-        self._emit(head + self._table + footer)
+        self._emit(self._table.to_bytes())
 
     def __enter__(self) -> FrameWriter:
         return self
@@ -116,84 +99,11 @@ class FrameWriter:
         size, future = self._under_way.popleft()
         frame = future.result()
         self._emit(frame)
-        # A frame's own checksum is the value that the table asks for: XXH64, its low 32 bits.
-        (checksum,) = struct.unpack("<I", frame[-4:])
-        self._table += _ENTRY.pack(len(frame), size, checksum)
+        self._table.add(frame, size)
 
     def _emit(self, data: bytes) -> None:
         self._out.write(data)
         self.size += len(data)
-
-
-class SeekTable:
-    """Where each frame starts, in the file and in the content."""
-
-    def __init__(self, compressed_sizes: array[int], content_sizes: array[int]) -> None:
-        self.file_offsets = array("Q", accumulate(compressed_sizes, initial=0))
-        self.content_offsets = array("Q", accumulate(content_sizes, initial=0))
-
-    @property
-    def content_size(self) -> int:
-        """Bytes of content in all frames."""
-        return self.content_offsets[-1]
-
-    def __len__(self) -> int:
-        return len(self.file_offsets) - 1
-
-    def frame_at(self, offset: int) -> int:
-        """The number of the frame that holds the content byte at `offset`."""
-        return bisect_right(self.content_offsets, offset) - 1
-
-
-def has_seek_table(file: BinaryIO) -> bool:
-    """Whether `file`, which can seek, ends as a finished bundle does."""
-    return _read_footer(file) is not None
-
-
-def _read_footer(file: BinaryIO) -> int | None:
-    """The number of frames that the last bytes of `file` announce; None if they announce none."""
-    size = file.seek(0, os.SEEK_END)
-    if size < _SKIPPABLE.size + _FOOTER.size:
-        return None
-    file.seek(size - _FOOTER.size)
-    count, descriptor, magic = _FOOTER.unpack(file.read(_FOOTER.size))
-    if magic != _SEEKABLE_MAGIC or descriptor != _WITH_CHECKSUMS:
-        return None
-    return int(count)
-
-
-def read_seek_table(file: BinaryIO, max_frames: int) -> SeekTable:
-    """Read the table at the end of `file`.
-
-    Raises DamagedError if there is none (the file was cut short) or if it does not account for
-    every byte of the file; tables of more than `max_frames` entries are refused before reading.
-    """
-    count = _read_footer(file)
-    size = file.tell()
-    if count is None:
-        raise DamagedError(
-            "the end of the bundle is missing: it was not copied whole, copy it again"
-        )
-    table_size = _SKIPPABLE.size + count * _ENTRY.size + _FOOTER.size
-    if count > max_frames or table_size > size:
-        raise DamagedError("the seek table at the end of the bundle is damaged: copy it again")
-    file.seek(size - table_size)
-    magic, length = _SKIPPABLE.unpack(file.read(_SKIPPABLE.size))
-    compressed_sizes, content_sizes = array("Q"), array("Q")
-    for compressed, content, _ in _ENTRY.iter_unpack(file.read(count * _ENTRY.size)):
-        if not (0 < compressed <= MAX_COMPRESSED_FRAME and 0 < content <= FRAME_SIZE):
-            raise DamagedError("the seek table at the end of the bundle is damaged: copy it again")
-        compressed_sizes.append(compressed)
-        content_sizes.append(content)
-    table = SeekTable(compressed_sizes, content_sizes)
-    if (magic, length) != (_SKIPPABLE_MAGIC, table_size - _SKIPPABLE.size) or (
-        table.file_offsets[-1] + table_size != size
-    ):
-        raise DamagedError(
-            "the seek table does not match the length of the bundle: "
-            "it was not copied whole, copy it again"
-        )
-    return table
 
 
 def read_exactly(source: Readable, size: int) -> bytes:

@@ -14,57 +14,17 @@ from typing import Any, TypeVar
 
 from bundler.digest import Blob, Digest
 from bundler.errors import FormatError, shown
+from bundler.names import MAX_TEXT_LENGTH, UNPRINTABLE, relative_path
 
 FORMAT_VERSION = 1
 MAX_MANIFEST_SIZE = 64 << 20
 """Bytes; a larger manifest is refused before it is read (about 250,000 files)."""
 MAX_BLOB_SIZE = 2**53 - 1
 """Bytes; the largest integer that every JSON reader keeps exact."""
-MAX_PATH_LENGTH = 4096
-MAX_NAME_LENGTH = 255
-"""Bytes of UTF-8 in a whole path and in one component: the limits of Linux."""
-MAX_TEXT_LENGTH = 4096
-"""Characters in any text of a manifest."""
-
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_DRIVE = re.compile(r"[A-Za-z]:")
 _ETAG = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,199}")
 _COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
-_DEVICE = re.compile(
-    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE
-)
 
 T = TypeVar("T")
-
-
-def relative_path(text: str) -> PurePosixPath:
-    """A path that stays below whatever folder it is joined to, under the rules of every system.
-
-    Raises ValueError, naming the fault, for an absolute path, `..` and `.`, empty components,
-    backslashes and drive letters (a Windows path would leave the folder), device names (opening
-    `aux.txt` there opens a device), control characters, lone surrogates and overlong names.
-    """
-    if _UNPRINTABLE.search(text):
-        raise ValueError(f"a control character in {shown(text)}")
-    if len(text.encode()) > MAX_PATH_LENGTH:
-        raise ValueError(f"a path of more than {MAX_PATH_LENGTH} bytes: {shown(text)}")
-    parts = text.split("/")
-    for part in parts:
-        if part in ("", ".", ".."):
-            raise ValueError(f"the component {part!r} in the path {shown(text)}")
-        if "\\" in part or _DRIVE.match(part):
-            raise ValueError(f"a backslash or a drive in the path {shown(text)}")
-        if _DEVICE.fullmatch(part):
-            raise ValueError(f"the device name {shown(part)} in the path {shown(text)}")
-        if len(part.encode()) > MAX_NAME_LENGTH:
-            raise ValueError(f"more than {MAX_NAME_LENGTH} bytes in one component of {shown(text)}")
-    return PurePosixPath(*parts)
-
-
-def plain_text(text: str) -> str:
-    """`text` as it may stand in a manifest: without control characters, not too long."""
-    escaped = _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
-    return escaped[:MAX_TEXT_LENGTH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +260,7 @@ def _get(record: object, key: str, kind: type[T], default: Any = _REQUIRED) -> T
 
 
 def _plain(value: object, key: str) -> str:
-    if not isinstance(value, str) or not value or _UNPRINTABLE.search(value):
+    if not isinstance(value, str) or not value or UNPRINTABLE.search(value):
         raise ValueError(f"{key!r} is not plain text: {shown(value)}")
     if len(value) > MAX_TEXT_LENGTH:
         raise ValueError(f"{key!r} has more than {MAX_TEXT_LENGTH:,} characters: {shown(value)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import threading
@@ -20,13 +19,15 @@ from bundler.download import Cancelled, Web, fetch
 from bundler.errors import BundlerError, DamagedError, Faults, RequestError, TargetError
 from bundler.frames import DEFAULT_LEVEL
 from bundler.hub import Hub
-from bundler.manifest import FileEntry, Manifest, Snapshot, plain_text, relative_path
+from bundler.manifest import FileEntry, Manifest, Snapshot
+from bundler.names import plain_text, relative_path
 from bundler.progress import Progress, Silent
 from bundler.remote import RemoteFile, RemoteSnapshot
 from bundler.selection import Selection, select
 from bundler.sources import SOURCES, Source, resolve
 from bundler.spec import Spec
 from bundler.store import BlobStore
+from bundler.whole_file import told, whole_file
 
 PARALLEL = 8
 """Requests and downloads under way at once."""
@@ -228,12 +229,13 @@ def _fetch_all(plan: PackPlan, store: BlobStore, progress: Progress) -> Manifest
         def fetched(item: tuple[str, RemoteFile]) -> None:
             what, file = item
             try:
-                blobs[file.identity] = fetch(file, what, store, meter, stop)
+                with told(store.root, "--store"):
+                    blobs[file.identity] = fetch(file, what, store, meter, stop)
+            except TargetError as error:
+                stop.set()  # A full disk is full for all.
+                faults.append(error)
             except BundlerError as error:
                 faults.append(error)
-            except OSError as error:
-                stop.set()
-                faults.append(_space_error(error, store.root, "--store"))
             except Cancelled:
                 pass
 
@@ -296,22 +298,13 @@ def _write(
 
 @contextmanager
 def _opened(output: Path | str | BinaryIO) -> Iterator[BinaryIO]:
-    """`output` for writing; at a path, a whole synced file appears at the end, or nothing."""
-    if not isinstance(output, (str, Path)):
-        with _output_told(Path("the output")):
+    """`output` for writing; at a path, a whole file appears at the end, or nothing."""
+    if isinstance(output, (str, Path)):
+        with told(Path(output), "--output"), whole_file(Path(output)) as file:
+            yield file
+    else:
+        with told(Path("the output"), "--output"):
             yield output
-        return
-    path = Path(output)
-    draft = path.with_name(f"{path.name}.partial")
-    with _output_told(path):
-        try:
-            with open(draft, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
 
 
 def _check_output(path: Path) -> None:
@@ -332,21 +325,3 @@ def _check_store_space(plan: PackPlan, store: BlobStore) -> None:
             f"the store {store.root} has {free:,} bytes free and {needed:,} are to be downloaded: "
             "free some space, or name another folder with --store"
         )
-
-
-@contextmanager
-def _output_told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _space_error(error, path, "--output") from None
-
-
-def _space_error(error: OSError, path: Path, option: str) -> TargetError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return TargetError(f"no space left for {path}: free some, or change {option}")
-    if error.errno == errno.EFBIG:
-        return TargetError(
-            f"{path} would be larger than its file system can hold (FAT: 4 GiB): change {option}"
-        )
-    return TargetError(f"cannot write {path}: {error.strerror}; change {option}")

@@ -10,8 +10,8 @@ from typing import Any
 
 from bundler.digest import Blob, Digest
 from bundler.errors import TargetError
-from bundler.manifest import relative_path
-from bundler.place import write_text
+from bundler.names import relative_path
+from bundler.whole_file import write_text
 
 _VERSION = 1
 
@@ -93,7 +93,7 @@ def write_receipt(hf_home: Path, receipt: Receipt) -> None:
     """Keep `receipt`, merged with an earlier one of the same bundle. Raises TargetError."""
     earlier = {other.bundle: other for other in read_receipts(hf_home)}.get(receipt.bundle)
     path = receipt_path(hf_home, receipt.bundle)
-    write_text(path, _to_json(receipt.merged(earlier)))
+    write_text(path, _to_json(receipt.merged(earlier)), "--root")
 
 
 def _to_json(receipt: Receipt) -> str:

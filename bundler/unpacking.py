@@ -18,7 +18,7 @@ from bundler.errors import DamagedError, Faults, FormatError, RequestError, Targ
 from bundler.layouts import layout_of
 from bundler.layouts.placement import File, Link, Placement, Text
 from bundler.manifest import Manifest, Snapshot
-from bundler.place import Survey, Target, Trusted, can_link, links_wanted, survey, write_text
+from bundler.place import Target
 from bundler.progress import Progress, Silent
 from bundler.receipt import (
     InstalledFile,
@@ -28,6 +28,8 @@ from bundler.receipt import (
     write_receipt,
 )
 from bundler.spec import Spec
+from bundler.survey import Survey, Trusted, can_link, links_wanted, survey
+from bundler.whole_file import write_text
 
 ENV_FILE = "offline.env"
 
@@ -150,7 +152,7 @@ def unpack(
             target.publish(work[name])
     result = Unpacked(reader.digest, snapshots, roots, work, env_file)
     if env_file is not None:
-        write_text(env_file, shell_file(roots.variables()))
+        write_text(env_file, shell_file(roots.variables()), "--env")
     return result
 
 

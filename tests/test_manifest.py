@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
+from bundler.names import relative_path
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bundler.digest import Blob
-from bundler.manifest import FileEntry, Manifest, Omission, Snapshot, relative_path
+from bundler.manifest import FileEntry, Manifest, Omission, Snapshot
 
 plain = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12)
 components = plain.filter(lambda text: "/" not in text and "\\" not in text).map("file{}".format)

@@ -21,7 +21,8 @@ from pathlib import PurePosixPath
 
 from bundler.errors import shown
 from bundler.layouts.placement import Absent, Exists, File, Link, Placement, Text
-from bundler.manifest import FileEntry, Snapshot, relative_path
+from bundler.manifest import FileEntry, Snapshot
+from bundler.names import relative_path
 
 _TREE_VERSION = 1
 _KINDS = ("model", "dataset", "space")

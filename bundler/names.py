@@ -1,0 +1,50 @@
+"""Which names a bundle may hold: paths and texts that do no harm wherever they are used."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from bundler.errors import shown
+
+MAX_PATH_LENGTH = 4096
+MAX_NAME_LENGTH = 255
+"""Bytes of UTF-8 in a whole path and in one component: the limits of Linux."""
+MAX_TEXT_LENGTH = 4096
+"""Characters in any text of a manifest."""
+
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_DEVICE = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE
+)
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def relative_path(text: str) -> PurePosixPath:
+    """A path that stays below whatever folder it is joined to, under the rules of every system.
+
+    Raises ValueError, naming the fault, for an absolute path, `..` and `.`, empty components,
+    backslashes and drive letters (a Windows path would leave the folder), device names (opening
+    `aux.txt` there opens a device), control characters, lone surrogates and overlong names.
+    """
+    if UNPRINTABLE.search(text):
+        raise ValueError(f"a control character in {shown(text)}")
+    if len(text.encode()) > MAX_PATH_LENGTH:
+        raise ValueError(f"a path of more than {MAX_PATH_LENGTH} bytes: {shown(text)}")
+    parts = text.split("/")
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise ValueError(f"the component {part!r} in the path {shown(text)}")
+        if "\\" in part or _DRIVE.match(part):
+            raise ValueError(f"a backslash or a drive in the path {shown(text)}")
+        if _DEVICE.fullmatch(part):
+            raise ValueError(f"the device name {shown(part)} in the path {shown(text)}")
+        if len(part.encode()) > MAX_NAME_LENGTH:
+            raise ValueError(f"more than {MAX_NAME_LENGTH} bytes in one component of {shown(text)}")
+    return PurePosixPath(*parts)
+
+
+def plain_text(text: str) -> str:
+    """`text` as it may stand in a manifest: without control characters, not too long."""
+    escaped = UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+    return escaped[:MAX_TEXT_LENGTH]

@@ -1,0 +1,113 @@
+"""The table at the end of a bundle that tells where each frame is.
+
+As the Zstandard seekable format 0.1.0 has it (facebook/zstd, contrib/seekable_format), with
+checksums: a skippable frame, so that decoders which do not know it pass it over.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from array import array
+from bisect import bisect_right
+from itertools import accumulate
+from typing import BinaryIO
+
+from bundler.errors import DamagedError
+
+FRAME_SIZE = 4 << 20
+"""Bytes of content in a full frame: small enough to share out, large enough to compress well."""
+MAX_COMPRESSED_FRAME = FRAME_SIZE + (64 << 10)
+"""Bytes; content that does not shrink grows by much less than this."""
+
+_SKIPPABLE = struct.Struct("<II")
+_ENTRY = struct.Struct("<III")
+_FOOTER = struct.Struct("<IBI")
+_SKIPPABLE_MAGIC = 0x184D2A5E
+_SEEKABLE_MAGIC = 0x8F92EAB1
+_WITH_CHECKSUMS = 0x80
+
+
+class SeekTableWriter:
+    """Collects what the table tells; twelve bytes for each frame."""
+
+    def __init__(self) -> None:
+        self._entries = bytearray()
+
+    def add(self, frame: bytes, content_size: int) -> None:
+        """Note the next frame. Its own checksum is the one that the table asks for: XXH64."""
+        (checksum,) = struct.unpack("<I", frame[-4:])
+        self._entries += _ENTRY.pack(len(frame), content_size, checksum)
+
+    def to_bytes(self) -> bytes:
+        """The table as the last frame of the file."""
+        count = len(self._entries) // _ENTRY.size
+        footer = _FOOTER.pack(count, _WITH_CHECKSUMS, _SEEKABLE_MAGIC)
+        head = _SKIPPABLE.pack(_SKIPPABLE_MAGIC, len(self._entries) + len(footer))
+        return head + self._entries + footer
+
+
+class SeekTable:
+    """Where each frame starts, in the file and in the content."""
+
+    def __init__(self, compressed_sizes: array[int], content_sizes: array[int]) -> None:
+        self.file_offsets = array("Q", accumulate(compressed_sizes, initial=0))
+        self.content_offsets = array("Q", accumulate(content_sizes, initial=0))
+
+    @property
+    def content_size(self) -> int:
+        """Bytes of content in all frames."""
+        return self.content_offsets[-1]
+
+    def __len__(self) -> int:
+        return len(self.file_offsets) - 1
+
+    def frame_at(self, offset: int) -> int:
+        """The number of the frame that holds the content byte at `offset`."""
+        return bisect_right(self.content_offsets, offset) - 1
+
+
+def _read_footer(file: BinaryIO) -> int | None:
+    """The number of frames that the last bytes of `file` announce; None if they announce none."""
+    size = file.seek(0, os.SEEK_END)
+    if size < _SKIPPABLE.size + _FOOTER.size:
+        return None
+    file.seek(size - _FOOTER.size)
+    count, descriptor, magic = _FOOTER.unpack(file.read(_FOOTER.size))
+    if magic != _SEEKABLE_MAGIC or descriptor != _WITH_CHECKSUMS:
+        return None
+    return int(count)
+
+
+def read_seek_table(file: BinaryIO, max_frames: int) -> SeekTable:
+    """Read the table at the end of `file`.
+
+    Raises DamagedError if there is none (the file was cut short) or if it does not account for
+    every byte of the file; tables of more than `max_frames` entries are refused before reading.
+    """
+    count = _read_footer(file)
+    size = file.tell()
+    if count is None:
+        raise DamagedError(
+            "the end of the bundle is missing: it was not copied whole, copy it again"
+        )
+    table_size = _SKIPPABLE.size + count * _ENTRY.size + _FOOTER.size
+    if count > max_frames or table_size > size:
+        raise DamagedError("the seek table at the end of the bundle is damaged: copy it again")
+    file.seek(size - table_size)
+    magic, length = _SKIPPABLE.unpack(file.read(_SKIPPABLE.size))
+    compressed_sizes, content_sizes = array("Q"), array("Q")
+    for compressed, content, _ in _ENTRY.iter_unpack(file.read(count * _ENTRY.size)):
+        if not (0 < compressed <= MAX_COMPRESSED_FRAME and 0 < content <= FRAME_SIZE):
+            raise DamagedError("the seek table at the end of the bundle is damaged: copy it again")
+        compressed_sizes.append(compressed)
+        content_sizes.append(content)
+    table = SeekTable(compressed_sizes, content_sizes)
+    if (magic, length) != (_SKIPPABLE_MAGIC, table_size - _SKIPPABLE.size) or (
+        table.file_offsets[-1] + table_size != size
+    ):
+        raise DamagedError(
+            "the seek table does not match the length of the bundle: "
+            "it was not copied whole, copy it again"
+        )
+    return table

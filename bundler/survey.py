@@ -1,0 +1,222 @@
+"""What stands below a root, compared with what should: reads only, decides what there is to do."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bundler.digest import Blob, Digest, digest_of
+from bundler.errors import FormatError, TargetError, shown
+from bundler.layouts.placement import Absent, File, Link, Placement, Text
+from bundler.progress import Progress
+from bundler.whole_file import told
+
+Trusted = Callable[[PurePosixPath, Blob, int], bool]
+"""Whether a path below the root held a blob when its time of change (ns) was this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What there is to do below one root. Sizes in bytes."""
+
+    wanted: tuple[Placement, ...]
+    """All that must stand there; the rest of the fields tell what does not yet."""
+    files: tuple[File, ...]
+    links: tuple[Link, ...]
+    texts: tuple[Text, ...]
+    absent: tuple[Absent, ...]
+    present: int
+    """Files and links that stand there already."""
+    present_size: int
+
+    @property
+    def blobs(self) -> dict[Digest, Blob]:
+        """What must be read from the bundle."""
+        return {file.blob.digest: file.blob for file in self.files}
+
+    @property
+    def size(self) -> int:
+        """Space that the files to write take."""
+        return sum(file.blob.size for file in self.files)
+
+
+def links_wanted() -> bool:
+    """Whether links may be made at all: huggingface_hub/constants.py has the variable."""
+    disabled = os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper()
+    return disabled not in {"1", "ON", "YES", "TRUE"}
+
+
+def can_link(root: Path, links: bool) -> Callable[[PurePosixPath], bool]:
+    """What `Layout.place` asks: may a link stand at a path below `root`?"""
+
+    def at(path: PurePosixPath) -> bool:
+        there = root / path
+        return links and (there.is_symlink() or not there.exists())
+
+    return at
+
+
+def survey(
+    root: Path,
+    placements: Iterable[Placement],
+    trusted: Trusted,
+    progress: Progress,
+) -> Survey:
+    """Compare `placements` with what stands below `root`; reads only.
+
+    A file of the right size counts as present if `trusted` says so, else if its content has the
+    right digest. Raises FormatError if two placements contradict each other, TargetError if
+    something stands in the way.
+    """
+    with told(root, "--root"):
+        wanted = _without_contradictions(_redirected(root, placement) for placement in placements)
+        _check_obstacles(root, wanted)
+        files = [p for p in wanted if isinstance(p, File)]
+        blobs = {file.path: file.blob for file in files}
+        present = _present_files(root, files, trusted, progress)
+        links = [p for p in wanted if isinstance(p, Link)]
+        missing_links = tuple(p for p in links if not _link_stands(root, p, blobs.get(p.target)))
+        return Survey(
+            wanted=tuple(wanted),
+            files=tuple(file for file in files if file.path not in present),
+            links=missing_links,
+            texts=tuple(_missing_texts(root, [p for p in wanted if isinstance(p, Text)])),
+            absent=tuple(p for p in wanted if isinstance(p, Absent) and _hides(root / p.path)),
+            present=len(present) + len(links) - len(missing_links),
+            present_size=sum(blob.size for blob in present.values()),
+        )
+
+
+def _redirected(root: Path, placement: Placement) -> Placement:
+    """The placement where an alias in the cache leads it.
+
+    An earlier bundle may have stored this repository under its other name, and have made the
+    folder that we would write to a link to that one: then that is where to write. Only a link to
+    a real folder beside it counts; any other is refused when it is opened.
+    """
+    folder = PurePosixPath(placement.path.parts[0])
+    if len(placement.path.parts) == 1 or not (root / folder).is_symlink():
+        return placement
+    other = PurePosixPath(os.readlink(root / folder))
+    beside = len(other.parts) == 1 and other.name != ".."
+    if not beside or (root / other).is_symlink() or not (root / other).is_dir():
+        return placement
+
+    def moved(path: PurePosixPath) -> PurePosixPath:
+        return other / path.relative_to(folder) if folder in path.parents else path
+
+    if isinstance(placement, File):
+        return File(moved(placement.path), placement.blob)
+    if isinstance(placement, Link):
+        return Link(moved(placement.path), moved(placement.target))
+    if isinstance(placement, Text):
+        return Text(moved(placement.path), placement.content, placement.merge)
+    return Absent(moved(placement.path))
+
+
+def _without_contradictions(placements: Iterable[Placement]) -> list[Placement]:
+    """Each path once; FormatError if two things want to stand at it, or one below another."""
+    by_path: dict[PurePosixPath, Placement] = {}
+    for placement in placements:
+        other = by_path.setdefault(placement.path, placement)
+        if _meaning(other) != _meaning(placement):
+            raise FormatError(f"the bundle puts two different things at {shown(placement.path)}")
+    for path in by_path:
+        for folder in path.parents:
+            if folder in by_path:
+                raise FormatError(
+                    f"the bundle makes {shown(folder)} both a folder and something else"
+                )
+    return list(by_path.values())
+
+
+def _check_obstacles(root: Path, wanted: Iterable[Placement]) -> None:
+    """Raise TargetError if a link or a file stands where a folder is needed, before any change."""
+    needed = {
+        folder
+        for placement in wanted
+        if not isinstance(placement, Absent) or _hides(root / placement.path)
+        for folder in placement.path.parents
+    }
+    for folder in sorted(needed, key=lambda folder: len(folder.parts)):
+        path = root / folder
+        if folder.parts and os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
+            raise TargetError(f"{path} is a link or a file where a folder belongs: move it away")
+
+
+def _hides(marker: Path) -> bool:
+    """Whether a marker is there; a folder of that name marks nothing."""
+    return marker.is_symlink() or marker.is_file()
+
+
+def _meaning(placement: Placement) -> object:
+    if isinstance(placement, Text):
+        return (Text, placement.content)
+    return placement
+
+
+def _present_files(
+    root: Path, files: Iterable[File], trusted: Trusted, progress: Progress
+) -> dict[PurePosixPath, Blob]:
+    present = {}
+    doubtful = []
+    for file in files:
+        try:
+            state = (root / file.path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if stat.S_ISDIR(state.st_mode):
+            raise TargetError(f"{root / file.path} is a folder where a file belongs: move it away")
+        if not stat.S_ISREG(state.st_mode) or state.st_size != file.blob.size:
+            continue
+        if trusted(file.path, file.blob, state.st_mtime_ns):
+            present[file.path] = file.blob
+        else:
+            doubtful.append(file)
+    total = sum(file.blob.size for file in doubtful)
+    with progress.start("checking what is there", total) as meter:
+        for file in doubtful:
+            with open(root / file.path, "rb", buffering=0) as content:
+                if digest_of(content, meter.add) == file.blob.digest:
+                    present[file.path] = file.blob
+    return present
+
+
+def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
+    """Whether the link is there, or another one that leads to the same content."""
+    path = root / link.path
+    if not path.is_symlink():
+        return False
+    if os.readlink(path) == link.text:
+        return True
+    if blob is None:
+        if path.is_dir() and path.resolve() != (root / link.target).resolve():
+            raise TargetError(f"{path} is a link to another folder: move it away")
+        return path.is_dir()
+    if not path.is_file() or path.stat().st_size != blob.size:
+        return False
+    with open(path, "rb", buffering=0) as content:
+        return digest_of(content, lambda _: None) == blob.digest
+
+
+def _missing_texts(root: Path, texts: Iterable[Text]) -> Iterator[Text]:
+    for text in texts:
+        try:
+            before = (root / text.path).read_text("utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            yield text
+            continue
+        except UnicodeDecodeError:
+            before = ""
+        except IsADirectoryError:
+            raise TargetError(
+                f"{root / text.path} is a folder where a file belongs: move it away"
+            ) from None
+        after = text.content
+        if text.merge is not None:
+            after = text.merge(before, lambda path: (root / path).exists())
+        if after != before:
+            yield Text(text.path, after)
