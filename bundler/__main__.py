@@ -1,5 +1,45 @@
-"""`python -m bundler`."""
+"""`python -m bundler`, and the command of that name: a start and an end that can be interrupted."""
 
-from bundler.cli import main
+from __future__ import annotations
 
-main()
+import io
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from bundler.errors import INTERRUPTED
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    # Streams that were closed by whoever started this, and names that a terminal cannot show, are
+    # no reasons to fail.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        # Here, since even importing takes long enough for somebody to think better of it.
+        from bundler.cli import run
+
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        print("bundler: interrupted; the same command goes on from here", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = 0  # Whoever reads has seen enough.
+    except OSError as error:
+        print(f"bundler: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        code = 6
+    sys.stderr.flush()
+    # Not sys.exit, which waits for threads, and these for a network that may not answer.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Callable, Container, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader
@@ -15,7 +14,7 @@ from bundler.errors import DamagedError, FormatError, RequestError, TrustError
 from bundler.frames import FrameWriter, SeekableFrames, StreamedFrames, read_exactly
 from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
 from bundler.progress import Meter
-from bundler.seek_table import FRAME_SIZE, read_seek_table
+from bundler.seek_table import FRAME_SIZE, SeekTable, read_seek_table
 
 MANIFEST_NAME = "manifest.json"
 BLOCK = 512
@@ -36,6 +35,16 @@ class Member:
 
     blob: Blob
     start: int
+    path: PurePosixPath
+    model: str
+    """The file of a snapshot that mentions the blob first."""
+    git_sha1: str | None
+    """Git's name of the content, where an etag states it."""
+
+    @property
+    def what(self) -> str:
+        """For messages."""
+        return f"{self.path} of {self.model}"
 
     @property
     def name(self) -> str:
@@ -59,9 +68,11 @@ class Written:
 def members(manifest: Manifest, manifest_size: int) -> Iterator[Member]:
     """Every member after the manifest, in their order: small blobs, then large ones."""
     position = BLOCK + _padded(manifest_size)
-    blobs = list(manifest.blobs())
-    for blob in sorted(blobs, key=lambda blob: blob.size >= LARGE):
-        member = Member(blob, position)
+    git_names = manifest.git_names()
+    contents = sorted(manifest.contents(), key=lambda content: content[1].blob.size >= LARGE)
+    for snapshot, entry in contents:
+        git_sha1 = git_names.get(entry.blob.digest)
+        member = Member(entry.blob, position, entry.path, snapshot.name, git_sha1)
         yield member
         position = member.end
 
@@ -78,15 +89,15 @@ def write_bundle(
     """Write a bundle of `manifest` to `out`.
 
     Each blob is taken from `open_blob` and verified on the way. Raises DamagedError if one is not
-    what the manifest says, and FormatError if the manifest would be too large to be read again.
+    what the manifest says, and FormatError if the manifest could not be read again.
     """
     content = manifest.to_bytes()
-    Manifest.from_bytes(content)  # What cannot be read again is not written.
     if len(content) > MAX_MANIFEST_SIZE:
         raise FormatError(
             f"the manifest would take {len(content):,} bytes, more than the {MAX_MANIFEST_SIZE:,} "
             "that a bundle may have: pack fewer models into one bundle"
         )
+    Manifest.from_bytes(content)  # What cannot be read again is not written.
     with FrameWriter(out, level, jobs) as frames:
         frames.write(_header(MANIFEST_NAME, len(content)) + content + _padding(len(content)))
         frames.cut()
@@ -95,7 +106,7 @@ def write_bundle(
                 frames.cut()
             frames.write(_header(member.name, member.blob.size))
             with open_blob(member.blob) as stream:
-                reader = VerifiedReader(stream, member.blob, member.name)
+                reader = VerifiedReader(stream, member.blob, member.what, member.git_sha1)
                 while data := reader.read(COPY_SIZE):
                     frames.write(data)
                     meter.add(len(data))
@@ -122,7 +133,7 @@ class BundleReader:
         content = self._read_manifest()
         self.digest = Digest.of(content)
         if expected is not None and self.digest != expected:
-            raise TrustError(f"this bundle is {self.digest}, not {expected}: nothing was unpacked")
+            raise TrustError(f"this is another bundle than the one named: its id is {self.digest}")
         self.manifest = Manifest.from_bytes(content)
         self.manifest_bytes = content
 
@@ -141,7 +152,8 @@ class BundleReader:
             )
         content = read_exactly(self._streamed.open(BLOCK, BLOCK + size), size)
         end = BLOCK + _padded(size)
-        read_exactly(self._streamed.open(BLOCK + size, end), end - BLOCK - size)
+        if any(read_exactly(self._streamed.open(BLOCK + size, end), end - BLOCK - size)):
+            raise DamagedError("the bundle holds something else after its manifest")
         self._streamed.finish_frame()
         return content
 
@@ -149,34 +161,55 @@ class BundleReader:
         """Every member after the manifest, in the order of the file."""
         return members(self.manifest, len(self.manifest_bytes))
 
+    def check_end(self) -> None:
+        """Look, without reading on, whether the file is there to its end; a pipe cannot be told.
+
+        Raises DamagedError if it was cut short or grew.
+        """
+        if self._source.seekable():
+            position = self._source.tell()
+            self._seek_table()
+            self._source.seek(position)
+
     def blobs(
-        self, wanted: Container[Digest] | None = None, jobs: int | None = None
+        self,
+        wanted: Container[Digest] | None = None,
+        jobs: int | None = None,
+        *,
+        straight: bool = False,
     ) -> Generator[tuple[Member, VerifiedReader], None, None]:
         """Each wanted blob (None: all) with a reader that checks it; in the order of the file.
 
         A reader is good until the next one is asked for. A fault is raised by the reader it
         concerns: asking for the next one after it is allowed, and leads on as far as the file can
-        be read. A file that can seek is read only where needed, a pipe once from start to end.
-        Raises DamagedError if the file is cut short.
+        be read. A file that can seek is read only where needed, a pipe once from start to end, and
+        so is a file if `straight`, which needs no seek table. Raises DamagedError if the file is
+        cut short.
         """
-        all_members = list(self.members())
-        end = all_members[-1].end if all_members else BLOCK + _padded(len(self.manifest_bytes))
-        chosen = [m for m in all_members if wanted is None or m.blob.digest in wanted]
+        chosen = [m for m in self.members() if wanted is None or m.blob.digest in wanted]
         frames: SeekableFrames | StreamedFrames = self._streamed
         with ExitStack() as stack:
-            if self._source.seekable():
-                # Not more than a writer that cuts tiny frames would need.
-                max_frames = 64 + 2 * len(all_members) + end // (FRAME_SIZE // 64)
-                table = read_seek_table(self._source, max_frames)
-                if table.content_size != end + len(_END):
-                    raise DamagedError("the seek table and the manifest tell different sizes")
-                frames = SeekableFrames(self._source, table, jobs)
+            if self._source.seekable() and not straight:
+                frames = SeekableFrames(self._source, self._seek_table(), jobs)
                 stack.callback(frames.close)
             yield from self._read(frames, chosen)
             if wanted is None or frames is self._streamed:
-                self._check_end(frames, end)
+                self._read_end(frames, self._end())
 
-    def _check_end(self, frames: SeekableFrames | StreamedFrames, end: int) -> None:
+    def _end(self) -> int:
+        """Where the members end and the zeros begin."""
+        end = BLOCK + _padded(len(self.manifest_bytes))
+        return end + sum(BLOCK + _padded(blob.size) for blob in self.manifest.blobs())
+
+    def _seek_table(self) -> SeekTable:
+        count = sum(1 for _ in self.manifest.blobs())
+        # Not more frames than a writer that cuts tiny ones would need.
+        table = read_seek_table(self._source, 64 + 2 * count + self._end() // (FRAME_SIZE // 64))
+        if table.content_size != self._end() + len(_END):
+            raise DamagedError("the seek table and the manifest tell different sizes")
+        return table
+
+    def _read_end(self, frames: SeekableFrames | StreamedFrames, end: int) -> None:
         if read_exactly(frames.open(end, end + len(_END)), len(_END)) != _END:
             raise DamagedError("the bundle holds something else where its end is")
         # A pipe is read to its end also so that whoever writes into it ends well.
@@ -187,25 +220,26 @@ class BundleReader:
     def _read(
         frames: SeekableFrames | StreamedFrames, chosen: list[Member]
     ) -> Iterator[tuple[Member, VerifiedReader]]:
-        run: Readable = io.BytesIO()
-        position = -1
-        ends = _ends_of_runs(chosen)
-        for member, run_end in zip(chosen, ends, strict=True):
-            if position != member.start:
-                run = frames.open(member.start, run_end)
-            content = _Member(run, member)
-            reader = VerifiedReader(content, member.blob, member.name)
-            yield member, reader
-            position = member.end if content.skip_padding() else -1
+        for run in _runs(chosen):
+            stream: Readable | None = None
+            for member in run:
+                stream = stream or frames.open(member.start, run[-1].end)
+                content = _Content(stream, member)
+                yield member, VerifiedReader(content, member.blob, member.what, member.git_sha1)
+                if not content.ended:  # Left early, or damaged: the next one is looked up.
+                    stream = None
 
 
-def _ends_of_runs(chosen: list[Member]) -> list[int]:
-    """For each member, where the run of chosen members that it stands in ends."""
-    ends: list[int] = []
-    for member, following in zip(reversed(chosen), [None, *reversed(chosen)], strict=False):
-        adjacent = following is not None and following.start == member.end
-        ends.append(ends[-1] if adjacent else member.end)
-    return ends[::-1]
+def _runs(chosen: list[Member]) -> Iterator[list[Member]]:
+    """`chosen` in groups that stand side by side in the file."""
+    run: list[Member] = []
+    for member in chosen:
+        if run and run[-1].end != member.start:
+            yield run
+            run = []
+        run.append(member)
+    if run:
+        yield run
 
 
 @contextmanager
@@ -219,6 +253,8 @@ def open_bundle(source: BundleSource, expected: Digest | None = None) -> Iterato
         if isinstance(source, (str, Path)):
             try:
                 source = stack.enter_context(open(source, "rb"))
+            except IsADirectoryError:
+                raise RequestError(f"{name} is a folder: name the bundle in it") from None
             except OSError as error:
                 raise RequestError(f"cannot open {name}: {error.strerror}") from None
         try:
@@ -230,12 +266,16 @@ def open_bundle(source: BundleSource, expected: Digest | None = None) -> Iterato
 
 def _checked_start(source: BinaryIO) -> Readable:
     """`source`, if it starts as zstd does. Raises FormatError and DamagedError."""
+    start = b""
     try:
-        start = source.read(len(_ZSTD_MAGIC))
+        while more := source.read(len(_ZSTD_MAGIC) - len(start)):
+            start += more
     except OSError as error:
         raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
+    if not start:
+        raise FormatError("not a bundle: it is empty, copy it again")
     if start != _ZSTD_MAGIC:
-        raise FormatError("not a bundle: it is not compressed with zstd")
+        raise FormatError("not a bundle: name the file that bundler pack wrote")
     return _Resumed(start, source)
 
 
@@ -251,37 +291,36 @@ class _Resumed:
         return start or self._source.read(size)
 
 
-class _Member:
-    """The content of one member; its header is compared before the first byte is given out."""
+class _Content:
+    """The content of one member; header and padding are compared on the way.
+
+    There is exactly one right header, so links, devices, sparse files, pax records and every other
+    thing that a tar can say need no rules of their own.
+    """
 
     def __init__(self, run: Readable, member: Member) -> None:
         self._run = run
         self._member = member
-        self._header_read = False
         self._left = member.blob.size
+        self._started = False
+        self.ended = False
 
     def read(self, size: int = -1, /) -> bytes:
-        if not self._header_read:
-            self._header_read = True
-            # There is exactly one right header, so links, devices, sparse files, pax records and
-            # every other thing that a tar can say need no rules of their own.
-            header = read_exactly(self._run, BLOCK)
-            if header != _header(self._member.name, self._member.blob.size):
-                self._left = -1
-                raise DamagedError(f"the bundle holds something else where {self._member.name} is")
-        data = self._run.read(size)
-        self._left -= len(data)
-        return data
-
-    def skip_padding(self) -> bool:
-        """Go to the end of the member; False if it was not read to its end or is damaged."""
-        if self._left != 0 or not self._header_read:
-            return False
+        member = self._member
         try:
-            padding = read_exactly(self._run, len(_padding(self._member.blob.size)))
-        except DamagedError:
-            return False
-        return not any(padding)
+            if not self._started:
+                self._started = True
+                if read_exactly(self._run, BLOCK) != _header(member.name, member.blob.size):
+                    raise DamagedError("something else stands there")
+            data = self._run.read(size)
+            self._left -= len(data)
+            if self._left == 0 and not self.ended:
+                if any(read_exactly(self._run, len(_padding(member.blob.size)))):
+                    raise DamagedError("something else stands after it")
+                self.ended = True
+        except DamagedError as error:
+            raise DamagedError(f"{member.what} cannot be read: {error}") from None
+        return data
 
 
 def _header(name: str, size: int) -> bytes:

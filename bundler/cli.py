@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, BinaryIO, NoReturn
+from typing import Annotated, Any, BinaryIO
 
 import typer
 from tqdm import tqdm
@@ -17,8 +16,15 @@ from tqdm import tqdm
 import bundler
 from bundler.digest import Digest
 from bundler.environment import find_roots
-from bundler.errors import EXIT_CODES, INTERRUPTED, BundlerError, DamagedError, RequestError
-from bundler.progress import Meter
+from bundler.errors import (
+    EXIT_CODES,
+    INTERRUPTED,
+    BundlerError,
+    DamagedError,
+    RequestError,
+    amount,
+)
+from bundler.progress import Meter, Silent
 
 app = typer.Typer(
     help="Pack models into one bundle where there is a network; unpack it where there is none, "
@@ -29,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_SHOWN_FAULTS = 20
 _EPILOG = "Exit codes: " + " · ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
 
 Json = Annotated[
@@ -42,13 +49,17 @@ Jobs = Annotated[
     int | None,
     typer.Option(
         "--jobs",
+        metavar="N",
         min=1,
         max=64,
         help="Threads for zstd; by default one for each processor, at most 8.",
         envvar="BUNDLER_JOBS",
     ),
 ]
-Bundle = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle, or - for standard input.")]
+Bundle = Annotated[
+    str,
+    typer.Argument(metavar="BUNDLE", show_default=False, help="A bundle, or - for standard input."),
+]
 ExpectedDigest = Annotated[
     str | None,
     typer.Option(
@@ -65,7 +76,7 @@ def pack(
     specs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SPEC]...",
+            metavar="SPEC",
             help="org/name, org/name@revision, dataset:org/name, space:org/name.",
             show_default=False,
         ),
@@ -75,7 +86,7 @@ def pack(
         typer.Option(
             "--models",
             metavar="SPEC...",
-            help="The same: --models A B C reads as it looks.",
+            help="Models to pack; the same as naming them without the option.",
             envvar="BUNDLER_MODELS",
         ),
     ] = None,
@@ -138,7 +149,16 @@ def pack(
             envvar="BUNDLER_STORE",
         ),
     ] = None,
-    level: Annotated[int, typer.Option(min=1, max=19, help="Of zstd.", envvar="BUNDLER_LEVEL")] = 3,
+    level: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=19,
+            help="Compression, 1 (fast) to 19 (small).",
+            envvar="BUNDLER_LEVEL",
+        ),
+    ] = 3,
     jobs: Jobs = None,
     dry_run: DryRun = False,
     json_: Json = False,
@@ -188,22 +208,21 @@ def pack(
     if json_:
         _print_json(packed.to_json())
         return
-    name = "-" if packed.path is None else packed.path.name
-    print(f"wrote {packed.path or 'standard output'}: {report.amount(packed.size)}", file=words)
+    print(f"wrote {packed.path or 'standard output'}: {amount(packed.size)}", file=words)
     print(f"id {packed.digest}", file=words)
     print(f"downloads are kept in {folder}; delete it whenever you like", file=words)
-    print(
-        "next: carry the bundle over, and on the other machine\n"
-        f"    bundler unpack {name} && source offline.env",
-        file=words,
-    )
+    if packed.path is not None:
+        print(
+            "next: carry the bundle over, and on the other machine\n"
+            f"    bundler unpack {packed.path.name} && source offline.env"
+        )
 
 
 @app.command(epilog=_EPILOG)
 def unpack(
     bundle_: Bundle,
     root: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="DIR",
             help="Put all caches below DIR: DIR/huggingface, DIR/torch.",
@@ -211,7 +230,7 @@ def unpack(
         ),
     ] = None,
     hf_home: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="DIR",
             help="The Hugging Face home; by default HF_HOME, else ~/.cache/huggingface.",
@@ -219,7 +238,7 @@ def unpack(
         ),
     ] = None,
     torch_home: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="DIR",
             help="The torch home; by default TORCH_HOME, else ~/.cache/torch.",
@@ -238,7 +257,7 @@ def unpack(
         Path,
         typer.Option(
             metavar="FILE",
-            help="The file to source afterwards (bash, zsh, dash, fish).",
+            help="The file to source afterwards, for bash, zsh, dash and fish.",
             envvar="BUNDLER_ENV",
         ),
     ] = Path("offline.env"),
@@ -254,7 +273,11 @@ def unpack(
     """
     from bundler import report
 
-    roots = find_roots(root=root, hf_home=hf_home, torch_home=torch_home)
+    roots = find_roots(
+        root=_folder(root, "--root"),
+        hf_home=_folder(hf_home, "--hf-home"),
+        torch_home=_folder(torch_home, "--torch-home"),
+    )
     arguments: dict[str, Any] = {
         "roots": roots,
         "only": only or (),
@@ -270,13 +293,20 @@ def unpack(
         _print_json(result.to_json())
         return
     print(report.unpacked(result, done=not dry_run))
-    if not dry_run:
-        print(f"next, in every shell that runs the models:\n    source {result.env}")
+    if dry_run:
+        return
+    if result.env_replaced:
+        print(f"note: {result.env} named other places before")
+    print(f"next, in every shell that runs the models (dash: . {result.env}):")
+    print(f"    source {result.env}")
 
 
 @app.command(epilog=_EPILOG)
 def inspect(bundle_: Bundle, digest: ExpectedDigest = None, json_: Json = False) -> None:
-    """Show what a bundle holds, reading only its beginning. --json prints the manifest."""
+    """Show what a bundle holds.
+
+    Reads only its beginning. --json prints the manifest, byte for byte: its sha256 is the id.
+    """
     from bundler import report
 
     inspection = bundler.inspect(_source(bundle_), digest=_digest(digest))
@@ -284,28 +314,32 @@ def inspect(bundle_: Bundle, digest: ExpectedDigest = None, json_: Json = False)
         sys.stdout.buffer.write(inspection.manifest_bytes)
     else:
         print(report.inspected(inspection))
+    if inspection.fault:
+        raise DamagedError(f"{bundle_}: {inspection.fault}")
 
 
 @app.command(epilog=_EPILOG)
 def verify(
     bundle_: Bundle, digest: ExpectedDigest = None, jobs: Jobs = None, json_: Json = False
 ) -> None:
-    """Read a whole bundle, compare every digest, and name each bad member."""
+    """Compare every digest of a bundle.
+
+    Names each bad member, and tells what is whole in a bundle that was cut short.
+    """
     from bundler import report
 
     result = bundler.verify(_source(bundle_), digest=_digest(digest), jobs=jobs, progress=_Bars())
     if json_:
         _print_json(result.to_json())
-    for fault in result.faults:
-        print(report.printable(f"bundler: {fault}"), file=sys.stderr)
+    for fault in result.faults[:_SHOWN_FAULTS]:
+        _tell(fault.message)
     if result.faults:
         raise DamagedError(
-            f"{report.counted(len(result.faults), 'fault')} in {bundle_}: copy the bundle again"
+            f"{report.counted(len(result.faults), 'fault')} in {bundle_}, "
+            f"{report.counted(result.checked, 'blob')} right: copy the bundle again"
         )
     if not json_:
-        print(
-            f"all {report.counted(result.checked, 'blob')} ({report.amount(result.size)}) are right"
-        )
+        print(f"all {report.counted(result.checked, 'blob')} ({amount(result.size)}) are right")
         print(f"id {result.digest}")
 
 
@@ -319,31 +353,32 @@ def _version(wanted: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+        typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     pass
 
 
-def main() -> NoReturn:
-    """Run the command line and exit with its code."""
+def run(arguments: list[str]) -> int:
+    """Run the command line with `arguments` and return its exit code; KeyboardInterrupt passes."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments or ["--help"], standalone_mode=False)
     except BundlerError as error:
         _tell(str(error))
-        sys.exit(error.exit_code)
+        return error.exit_code
     except typer.TyperException as error:
         # What the option parser complains of, on one line; only its own classes can word it.
         worded = getattr(error, "format_message", error.__str__)()
-        _tell(f"{' '.join(worded.split())} (see bundler --help)")
-        sys.exit(RequestError.exit_code)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "bundler"
+        _tell(f"{' '.join(worded.split())} (see {command} --help)")
+        return RequestError.exit_code
+    except SystemExit:  # typer's way to pass on a BrokenPipeError
+        raise BrokenPipeError from None
     if code == INTERRUPTED:  # typer's way to pass on a KeyboardInterrupt
-        _tell("interrupted; the same command goes on from here")
-        sys.stderr.flush()
-        # Not sys.exit, which waits for threads, and these for a network that may not answer.
-        os._exit(INTERRUPTED)
-    sys.exit(0)
+        raise KeyboardInterrupt
+    return 0
 
 
 def _tell(message: str) -> None:
@@ -363,9 +398,16 @@ def _standard_output() -> BinaryIO:
     return sys.stdout.buffer
 
 
+def _folder(text: str | None, option: str) -> Path | None:
+    """The folder that an option names; an empty one comes from a variable that is not set."""
+    if text == "":
+        raise RequestError(f"{option} is empty: name a folder")
+    return None if text is None else Path(text)
+
+
 def _digest(text: str | None) -> Digest | None:
     try:
-        return None if text is None else Digest.parse(text)
+        return None if text is None else Digest.parse(f"sha256:{text.removeprefix('sha256:')}")
     except ValueError as error:
         raise RequestError(f"--digest: {error}") from None
 
@@ -377,15 +419,16 @@ def _print_json(document: dict[str, Any]) -> None:
 class _Bars:
     """Progress as bars on stderr, if that is a terminal."""
 
-    def start(self, what: str, total: int) -> Meter:
-        return _Bar(what, total)
+    def start(self, what: str, total: int, done: int = 0) -> Meter:
+        return _Bar(what, total, done) if total else Silent().start(what, total)
 
 
 class _Bar:
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int, done: int) -> None:
         self._bar = tqdm(
             desc=what,
             total=total,
+            initial=done,
             unit="B",
             unit_scale=True,
             file=sys.stderr,

@@ -27,7 +27,7 @@ class Stream(Readable, Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Digest:
     """A sha256 as 64 lower-case hex digits; `Digest.parse(str(d)) == d`."""
 
@@ -54,7 +54,7 @@ class Digest:
         return f"sha256:{self.hex}"
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Blob:
     """Content named by its digest. `size` is in bytes, uncompressed."""
 
@@ -65,6 +65,14 @@ class Blob:
     def of(cls, content: bytes) -> Blob:
         """The blob that holds `content`."""
         return cls(Digest.of(content), len(content))
+
+
+def git_hash(size: int) -> hashlib._Hash:
+    """The hash that names a blob of `size` bytes in git, before its content is added.
+
+    Git names a blob by a header and the content: git-scm.com, "Git Internals - Git Objects".
+    """
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 def digest_of(content: Readable, count: Callable[[int], None]) -> Digest:
@@ -81,14 +89,19 @@ class VerifiedReader:
 
     Never takes more than `blob.size` bytes from `source`. The read that would hand out the last
     byte raises DamagedError instead when the source ended early or the digest differs, so that no
-    reader can finish without having checked. `what` names the content in that error.
+    reader can finish without having checked. `what` names the content in that error. `git_sha1`,
+    git's own name of the content, is compared as well where it is given.
     """
 
-    def __init__(self, source: Readable, blob: Blob, what: str) -> None:
+    def __init__(
+        self, source: Readable, blob: Blob, what: str, git_sha1: str | None = None
+    ) -> None:
         self._source = source
         self._blob = blob
         self._what = what
         self._hash = hashlib.sha256()
+        self._git_sha1 = git_sha1
+        self._git_hash = git_hash(blob.size)
         self._left = blob.size
         self._checked = False
 
@@ -101,6 +114,8 @@ class VerifiedReader:
         wanted = min(size, self._left)
         data = self._source.read(wanted)
         self._hash.update(data)
+        if self._git_sha1 is not None:
+            self._git_hash.update(data)
         self._left -= len(data)
         if not data and wanted:
             got = self._blob.size - self._left
@@ -111,5 +126,7 @@ class VerifiedReader:
                     f"{self._what} holds other bytes than promised "
                     f"(sha256 {self._hash.hexdigest()[:12]}…, not {self._blob.digest.hex[:12]}…)"
                 )
+            if self._git_sha1 not in (None, self._git_hash.hexdigest()):
+                raise DamagedError(f"{self._what} is not what its etag {self._git_sha1} says")
             self._checked = True
         return data

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import httpx2
 
-from bundler.digest import COPY_SIZE, Blob, Digest, Stream
+from bundler.digest import COPY_SIZE, Blob, Digest, Stream, git_hash
 from bundler.errors import DamagedError, UnavailableError
 from bundler.progress import Meter
 from bundler.remote import RemoteFile
@@ -63,8 +64,8 @@ class Web:
     ) -> Stream:
         """The content at `url` from byte `offset` on; the caller closes it.
 
-        `headers` go to the host of `url` only, not where it redirects to. `explain` may put a
-        refusal in better words. Raises TransientError and UnavailableError, then and when read.
+        A token in `headers` goes to the host of `url` only, not where it redirects to. `explain`
+        may put a refusal in better words. Raises TransientError and UnavailableError; reads too.
         """
         host = httpx2.URL(url).host
         ranges = {"Range": f"bytes={offset}-"} if offset else {}
@@ -72,9 +73,11 @@ class Web:
         try:
             response = self._client.send(request, stream=True)
         except httpx2.HTTPError as error:
-            raise TransientError(f"{host} cannot be reached: {_reason(error)}") from None
+            raise TransientError(f"{host} cannot be reached: {reason(error)}") from None
         try:
             self._check(response, explain)
+            if offset and response.status_code == 206:
+                _check_range(response, offset)
             body = _Body(response)
             if offset and response.status_code != 206:
                 _skip(body, offset)  # A server that does not know ranges starts at the beginning.
@@ -94,7 +97,7 @@ class Web:
             response = self._client.head(url, headers=headers, follow_redirects=False)
         except httpx2.HTTPError as error:
             host = httpx2.URL(url).host
-            raise TransientError(f"{host} cannot be reached: {_reason(error)}") from None
+            raise TransientError(f"{host} cannot be reached: {reason(error)}") from None
         return None if response.status_code < 400 else explain(response)
 
     @staticmethod
@@ -108,10 +111,17 @@ class Web:
             wait = response.headers.get("Retry-After", "")
             raise TransientError(
                 f"{host} answered {status} {response.reason_phrase}",
-                float(wait) if wait.isdigit() else None,
+                float(wait) if wait.isascii() and wait.isdigit() else None,
             )
         raise explain(response) or UnavailableError(
             f"{host} answered {status} {response.reason_phrase} for {response.url.path}"
+        )
+
+
+def _check_range(response: httpx2.Response, offset: int) -> None:
+    if not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+        raise TransientError(
+            f"{response.url.host} sent another part of the file than was asked for"
         )
 
 
@@ -131,7 +141,7 @@ class _Body:
             return b""
         except httpx2.HTTPError as error:
             host = self._response.url.host
-            raise TransientError(f"{host} broke off: {_reason(error)}") from None
+            raise TransientError(f"{host} broke off: {reason(error)}") from None
         if size < 0:
             size = len(self._rest)
         data, self._rest = self._rest[:size], self._rest[size:]
@@ -149,8 +159,9 @@ def _skip(body: Stream, size: int) -> None:
         size -= len(data)
 
 
-def _reason(error: httpx2.HTTPError) -> str:
-    return str(error) or type(error).__name__
+def reason(error: httpx2.HTTPError) -> str:
+    """What went wrong, without the number that the system has for it."""
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
 def fetch(
@@ -158,14 +169,18 @@ def fetch(
 ) -> Blob:
     """Bring the content of `file` into `store`; what is there already is not asked for again.
 
-    `what` names it in messages. Setting `stop` ends the work with Cancelled within a second. Raises
-    UnavailableError when it cannot be had after several tries, DamagedError when it keeps arriving
-    otherwise than promised. Bytes already here are kept in the first case.
+    `what` names it in messages. Setting `stop` ends the work with Cancelled at the next byte that
+    arrives, and no later than a stall would. Raises UnavailableError when it cannot be had after
+    several tries, DamagedError when it keeps arriving otherwise than promised; what is here already
+    is kept in the first case.
     """
     known = store.find(file.identity)
-    if known is not None:
+    if (
+        known is not None
+        and file.size in (None, known.size)
+        and file.digest in (None, known.digest)
+    ):
         return known
-    meter.add(store.partial_size(file.identity))
     failures, corruptions = 0, 0
     while True:
         before = store.partial_size(file.identity)
@@ -191,7 +206,7 @@ def fetch(
             if corruptions > 1:
                 raise
         except UnavailableError as error:
-            raise type(error)(f"{what}: {error}") from None
+            raise UnavailableError(f"{what}: {error}") from None
 
 
 def _wait(failures: int) -> float:
@@ -205,15 +220,15 @@ def _append(file: RemoteFile, store: BlobStore, meter: Meter, stop: threading.Ev
     if file.size is not None and offset >= file.size > 0:
         return
     with (
-        open(store.partial(file.identity), "ab", buffering=0) as partial,
+        open(store.partial(file.identity), "ab") as partial,
         closing(file.open(offset)) as body,
     ):
         while data := body.read(COPY_SIZE):
+            if stop.is_set():
+                raise Cancelled
             partial.write(data)
             meter.add(len(data))
             offset += len(data)
-            if stop.is_set():
-                raise Cancelled
             if file.size is not None and offset > file.size:
                 return
     if file.size is not None and offset < file.size:
@@ -225,8 +240,7 @@ def _verified(file: RemoteFile, what: str, store: BlobStore) -> Blob:
     partial = store.partial(file.identity)
     size = partial.stat().st_size
     sha256 = hashlib.sha256()
-    # Git names a blob by this header and the content: git-scm.com, "Git Internals - Git Objects".
-    sha1 = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    sha1 = git_hash(size)
     with open(partial, "rb", buffering=0) as content:
         while data := content.read(COPY_SIZE):
             sha256.update(data)

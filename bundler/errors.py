@@ -15,6 +15,18 @@ def shown(text: object, limit: int = 80) -> str:
     return quoted if len(quoted) <= limit else f"{quoted[:limit]}…"
 
 
+def amount(size: int | None) -> str:
+    """Bytes in the unit that a person would use, powers of 1,000 as on a stick's label."""
+    if size is None:
+        return "?"
+    value, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.3g} {unit}"
+
+
 class BundlerError(Exception):
     """Base of all errors that are told to the user without a traceback."""
 

@@ -79,6 +79,8 @@ class Folders:
             os.rename(source.name, target.name, src_dir_fd=origin, dst_dir_fd=goal)
         finally:
             os.close(origin)
+        for folder in [path for path in self._open if source in (path, *path.parents)]:
+            os.close(self._open.pop(folder))  # It is elsewhere now.
         self._changed.add(target.parent)
 
     def remove(self, path: PurePosixPath) -> None:

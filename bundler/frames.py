@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import zstandard
 
@@ -54,14 +54,14 @@ class FrameWriter:
         """Append `data`; frames are cut every FRAME_SIZE bytes."""
         self._content += data
         while len(self._content) >= FRAME_SIZE:
-            self._submit(bytes(self._content[:FRAME_SIZE]))
+            self._submit(self._content[:FRAME_SIZE])
             del self._content[:FRAME_SIZE]
 
     def cut(self) -> None:
         """End the frame here, so that what follows can be read without what came before."""
         if self._content:
-            self._submit(bytes(self._content))
-            self._content.clear()
+            self._submit(self._content)
+            self._content = bytearray()
 
     def close(self) -> None:
         """Write what is left and the table."""
@@ -81,13 +81,13 @@ class FrameWriter:
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def _submit(self, content: bytes) -> None:
-        # The bound keeps memory flat: one frame in work for each thread, and one waiting.
+    def _submit(self, content: bytearray) -> None:
+        # The bound keeps memory flat: for each thread a frame in work and one that waits.
         while len(self._under_way) > 2 * self._jobs:
             self._write_next()
         self._under_way.append((len(content), self._pool.submit(self._compress, content)))
 
-    def _compress(self, content: bytes) -> bytes:
+    def _compress(self, content: bytearray) -> bytes:
         if not hasattr(self._local, "compressor"):
             self._local.compressor = zstandard.ZstdCompressor(
                 level=self._level, write_checksum=True, write_content_size=True
@@ -116,13 +116,6 @@ def read_exactly(source: Readable, size: int) -> bytes:
         parts.append(data)
         size -= len(data)
     return b"".join(parts)
-
-
-class Frames(Protocol):
-    """Content that can be opened at an offset."""
-
-    def open(self, start: int, end: int) -> Readable:
-        """The content from `start` up to `end`, not included. Reads of it raise DamagedError."""
 
 
 class StreamedFrames:
@@ -156,7 +149,7 @@ class StreamedFrames:
             data: bytes = self._ahead[:size] or self._content.read(size)
             self._ahead = self._ahead[len(data) :]
         except zstandard.ZstdError as error:
-            raise DamagedError(f"the compressed data is damaged ({error})") from None
+            raise DamagedError(_damaged(error)) from None
         except OSError as error:
             raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
         self._position += len(data)
@@ -198,7 +191,8 @@ class SeekableFrames:
             if self._table.content_offsets[number] >= end:
                 break
             ahead.append(self._pool.submit(self._decompress, self._frame(number), number))
-            if len(ahead) > self._jobs:
+            # The first frame alone: if it is damaged, or all that was wanted, no other was needed.
+            if len(ahead) > (self._jobs if number > first else 0):
                 yield ahead.popleft().result()[skip:]
                 skip = 0
         while ahead:
@@ -223,8 +217,13 @@ class SeekableFrames:
                 raise DamagedError("a frame and the seek table tell different sizes")
             content: bytes = self._local.decompressor.decompress(frame, allow_extra_data=False)
         except zstandard.ZstdError as error:
-            raise DamagedError(f"the compressed data is damaged ({error})") from None
+            raise DamagedError(_damaged(error)) from None
         return content
+
+
+def _damaged(error: zstandard.ZstdError) -> str:
+    said = str(error).rpartition("error: ")[2]
+    return f"the compressed data is damaged ({said})"
 
 
 class _Range:

@@ -19,7 +19,6 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     OfflineModeIsEnabled,
-    RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import (
@@ -31,13 +30,15 @@ from huggingface_hub.hf_api import (
 )
 
 from bundler.digest import Digest, Stream
-from bundler.download import STALL_SECONDS, Web
-from bundler.errors import RequestError, UnavailableError
+from bundler.download import STALL_SECONDS, Web, reason
+from bundler.errors import RequestError, UnavailableError, shown
+from bundler.names import plain_text
 from bundler.remote import RemoteFile, RemoteSnapshot
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 LAYOUT = "hf-cache"
 _COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
+_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
 _SHORT_HASH = re.compile(r"[0-9a-f]{7,39}")
 _LISTING_LIMIT = 50_000
 """Files from which on the Hub's description may be cut short, and the tree is asked instead."""
@@ -51,11 +52,13 @@ class Hub:
     def __init__(self, web: Web, endpoint: str | None = None) -> None:
         configured = os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
         self.endpoint = (endpoint or configured).rstrip("/")
-        if urlsplit(self.endpoint).scheme not in ("http", "https"):
-            raise RequestError(f"the endpoint {self.endpoint!r} is no http or https address")
+        if not _is_address(self.endpoint):
+            raise RequestError(f"the endpoint {shown(self.endpoint)} is no http or https address")
         # The token was given for the Hub that is set up, not for whatever a command line names.
         trusted = {urlsplit(DEFAULT_ENDPOINT).netloc, urlsplit(configured).netloc}
         self._token = get_token() if urlsplit(self.endpoint).netloc in trusted else None
+        if self._token is not None and not self._token.isascii():
+            raise RequestError("the token has a character that no token has: copy it again")
         self._api = HfApi(self.endpoint, token=self._token or False)
         self._web = web
 
@@ -79,6 +82,10 @@ class Hub:
             ) from None
         except httpx2.HTTPError as error:
             raise self._explained(error, kind, name, revision) from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise UnavailableError(
+                f"{self.endpoint} does not answer as a hub does: check the network, or --endpoint"
+            ) from None
         if info.gated and files:
             self._check_gate(kind, name, commit_hash, files[0])
         return RemoteSnapshot(
@@ -111,8 +118,8 @@ class Hub:
             if full is None:
                 raise
             info = ask(full)
-        if not _COMMIT_HASH.fullmatch(str(info.sha)):
-            raise UnavailableError(f"{self.endpoint} names no commit of {name}: is it a hub?")
+        if not _COMMIT_HASH.fullmatch(str(info.sha)) or not _NAME.fullmatch(info.id):
+            raise ValueError("no commit, or no name")
         return info
 
     def _full_hash(self, kind: str, name: str, revision: str) -> str | None:
@@ -152,12 +159,9 @@ class Hub:
             size, etag = lfs.size, lfs.sha256
         else:
             etag = blob_id or ""
-        try:
-            digest = Digest(etag) if lfs is not None else None
-        except ValueError:
-            raise UnavailableError(
-                f"{self.endpoint} gives no sha256 for {path} of {name}"
-            ) from None
+        digest = Digest(etag) if lfs is not None else None
+        if size is None or size < 0:
+            raise ValueError("a file without a size")
         return RemoteFile(
             path=path,
             open=partial(self._open, name, url),
@@ -210,32 +214,36 @@ class Hub:
         host = urlsplit(self.endpoint).netloc
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         if isinstance(error, GatedRepoError):
-            return UnavailableError(
-                f"{name} is gated: accept its terms at {self.endpoint}/{name}, {self._advice()}"
+            said = f"{name} is gated: accept its terms at {self.endpoint}/{name}, {self._advice()}"
+        elif isinstance(error, RevisionNotFoundError):
+            said = f"{name} has no branch, tag or commit {revision!r} on {host}: check the spelling"
+        elif isinstance(error, DisabledRepoError):
+            said = f"{host} refuses access to {name}: the repository is disabled"
+        elif status in (401, 404):
+            advice = self._advice().removeprefix("then ")
+            said = f"{host} has no {kind} {name}: check the spelling; if it is private, {advice}"
+        elif status == 403:
+            said = f"{host}, or a proxy on the way, refuses access to {name}"
+        elif status is not None:
+            said = f"{host} answered {status} when asked for {name}: try again later"
+        else:
+            said = (
+                f"{host} cannot be reached ({reason(error)}): check the network, "
+                "or name a mirror with --endpoint"
             )
-        if isinstance(error, RepositoryNotFoundError) or status in (401, 404):
-            if isinstance(error, RevisionNotFoundError):
-                return UnavailableError(
-                    f"{name} has no branch, tag or commit {revision!r} on {host}"
-                )
-            return UnavailableError(
-                f"{host} has no {kind} {name}: check the spelling; if it is private, "
-                f"{self._advice().removeprefix('then ')}"
-            )
-        if isinstance(error, DisabledRepoError) or status == 403:
-            return UnavailableError(f"{host} refuses access to {name}: the repository is disabled")
-        if status is not None:
-            return UnavailableError(
-                f"{host} answered {status} when asked for {name}: try again later"
-            )
-        return UnavailableError(
-            f"{host} cannot be reached ({error or type(error).__name__}): check the network, "
-            "or name a mirror with --endpoint"
-        )
+        return UnavailableError(said)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
 
 
 def _license(info: RepoInfo) -> str | None:
     license = info.card_data.get("license") if info.card_data else None
     if isinstance(license, list):
         license = ", ".join(str(item) for item in license)
-    return license if isinstance(license, str) and license.isprintable() and license else None
+    return plain_text(license) if isinstance(license, str) and license else None

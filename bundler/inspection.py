@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bundler.archive import BundleSource, open_bundle
 from bundler.digest import Digest
+from bundler.errors import DamagedError
 from bundler.manifest import Manifest
 
 
@@ -16,6 +17,8 @@ class Inspection:
     digest: Digest
     manifest: Manifest
     manifest_bytes: bytes
+    fault: str | None
+    """What is wrong with the end of the file, if that can be seen without reading it all."""
 
     @property
     def size(self) -> int:
@@ -24,10 +27,15 @@ class Inspection:
 
 
 def inspect(bundle: BundleSource, *, digest: Digest | None = None) -> Inspection:
-    """Read the manifest of `bundle` and nothing after it.
+    """Read the manifest of `bundle`, and of the rest only the seek table.
 
     `digest` is the bundle's id, if known from elsewhere. Raises RequestError (no such file),
     FormatError (no bundle), DamagedError (cut within the manifest), TrustError (another id).
     """
     with open_bundle(bundle, digest) as reader:
-        return Inspection(reader.digest, reader.manifest, reader.manifest_bytes)
+        fault = None
+        try:
+            reader.check_end()
+        except DamagedError as error:
+            fault = str(error)
+        return Inspection(reader.digest, reader.manifest, reader.manifest_bytes, fault)

@@ -17,12 +17,17 @@ from bundler.errors import FormatError, shown
 from bundler.names import MAX_TEXT_LENGTH, UNPRINTABLE, relative_path
 
 FORMAT_VERSION = 1
-MAX_MANIFEST_SIZE = 64 << 20
-"""Bytes; a larger manifest is refused before it is read (about 250,000 files)."""
+MAX_MANIFEST_SIZE = 32 << 20
+"""Bytes; a larger manifest is refused before it is read (about 120,000 files)."""
+MAX_MANIFEST_COMMAS = 1 << 20
+"""A manifest with more is refused before it is parsed: values cost many times their text."""
+MAX_ALIASES = 16
 MAX_BLOB_SIZE = 2**53 - 1
 """Bytes; the largest integer that every JSON reader keeps exact."""
 _ETAG = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,199}")
 _COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
+_GIT_NAME = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
 
@@ -96,14 +101,27 @@ class Manifest:
             )
         )
 
-    def blobs(self) -> Iterator[Blob]:
-        """Every blob once, in order of first mention."""
+    def contents(self) -> Iterator[tuple[Snapshot, FileEntry]]:
+        """Every blob once, as the file that mentions it first."""
         seen: set[Digest] = set()
         for snapshot in self.snapshots:
             for entry in snapshot.files:
                 if entry.blob.digest not in seen:
                     seen.add(entry.blob.digest)
-                    yield entry.blob
+                    yield snapshot, entry
+
+    def git_names(self) -> dict[Digest, str]:
+        """The git blob ids that etags state, by digest."""
+        return {
+            entry.blob.digest: entry.etag
+            for snapshot in self.snapshots
+            for entry in snapshot.files
+            if entry.etag is not None and _GIT_NAME.fullmatch(entry.etag)
+        }
+
+    def blobs(self) -> Iterator[Blob]:
+        """Every blob once, in order of first mention."""
+        return (entry.blob for _, entry in self.contents())
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: UTF-8, sorted keys, no white space, absent instead of null or empty."""
@@ -119,6 +137,10 @@ class Manifest:
     @classmethod
     def from_bytes(cls, content: bytes) -> Manifest:
         """Read a manifest. Raises FormatError, naming the field, for anything that is not one."""
+        if content.count(b",") > MAX_MANIFEST_COMMAS:
+            raise FormatError(
+                f"the manifest of this bundle has more than {MAX_MANIFEST_COMMAS:,} values"
+            )
         try:
             document = json.loads(
                 content.decode(),
@@ -140,7 +162,7 @@ class Manifest:
             if not snapshots:
                 raise ValueError("it names no models")
             manifest = cls(snapshots, version)
-            _check_sizes_agree(manifest)
+            _check_blobs_agree(manifest)
         except ValueError as error:
             raise FormatError(f"the manifest of this bundle is refused: {error}") from None
         return manifest
@@ -184,7 +206,9 @@ def _snapshot(record: object) -> Snapshot:
     try:
         files = tuple(_file_entry(item) for item in _get(record, "files", list))
         _check_paths_agree(files)
-        aliases = tuple(_plain(item, "alias") for item in _get(record, "aliases", list, []))
+        aliases = tuple(_plain(item, "alias") for item in _optional(record, "aliases", list) or [])
+        if len(aliases) > MAX_ALIASES:
+            raise ValueError(f"more than {MAX_ALIASES} aliases")
         if len({name, *aliases}) != 1 + len(aliases):
             raise ValueError("the same name twice")
         commit_hash = _optional_text(record, "commit_hash")
@@ -200,7 +224,7 @@ def _snapshot(record: object) -> Snapshot:
             revision=_optional_text(record, "revision"),
             commit_hash=commit_hash,
             license=_optional_text(record, "license"),
-            omitted=tuple(_omission(item) for item in _get(record, "omitted", list, [])),
+            omitted=tuple(_omission(item) for item in _optional(record, "omitted", list) or []),
         )
     except ValueError as error:
         raise ValueError(f"in {shown(name)}: {error}") from None
@@ -215,7 +239,7 @@ def _file_entry(record: object) -> FileEntry:
 
 
 def _omission(record: object) -> Omission:
-    size = _get(record, "size", int, None)
+    size = _optional(record, "size", int)
     return Omission(
         _text(record, "path"), None if size is None else _size(size), _text(record, "reason")
     )
@@ -234,26 +258,37 @@ def _check_paths_agree(files: tuple[FileEntry, ...]) -> None:
                 raise ValueError(f"{shown(folder)} is both a file and a folder")
 
 
-def _check_sizes_agree(manifest: Manifest) -> None:
-    """Equal digests mean equal sizes."""
+def _check_blobs_agree(manifest: Manifest) -> None:
+    """Equal digests mean equal sizes, and an etag that is a hash is that of the content.
+
+    A cache finds content by its etag: under another's name it would replace what is not its own.
+    """
     sizes = {blob.digest: blob.size for blob in manifest.blobs()}
+    git_names = manifest.git_names()
     for snapshot in manifest.snapshots:
         for entry in snapshot.files:
             if sizes[entry.blob.digest] != entry.blob.size:
                 raise ValueError(f"two sizes for one digest: {entry.blob.digest}")
+            etag = entry.etag or ""
+            if _SHA256.fullmatch(etag) and etag != entry.blob.digest.hex:
+                raise ValueError(f"an etag that is the sha256 of other content: {etag}")
+            if _GIT_NAME.fullmatch(etag) and etag != git_names[entry.blob.digest]:
+                raise ValueError(f"two git names for one digest: {etag}")
 
 
-_REQUIRED: Any = object()
+def _get(record: object, key: str, kind: type[T]) -> T:
+    value = _optional(record, key, kind)
+    if value is None:
+        raise ValueError(f"{key!r} is missing")
+    return value
 
 
-def _get(record: object, key: str, kind: type[T], default: Any = _REQUIRED) -> T:
+def _optional(record: object, key: str, kind: type[T]) -> T | None:
     if not isinstance(record, dict):
         raise ValueError(f"a {type(record).__name__} where an object with {key!r} belongs")
-    value = record.get(key, default)
-    if value is _REQUIRED:
-        raise ValueError(f"{key!r} is missing")
-    if value is default:
-        return value  # type: ignore[no-any-return]
+    value = record.get(key)
+    if value is None:
+        return None
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"{key!r} is a {type(value).__name__}, not a {kind.__name__}")
     return value
@@ -272,7 +307,7 @@ def _text(record: object, key: str) -> str:
 
 
 def _optional_text(record: object, key: str) -> str | None:
-    value = _get(record, key, str, None)
+    value = _optional(record, key, str)
     return None if value is None else _plain(value, key)
 
 

@@ -10,6 +10,8 @@ from bundler.errors import shown
 MAX_PATH_LENGTH = 4096
 MAX_NAME_LENGTH = 255
 """Bytes of UTF-8 in a whole path and in one component: the limits of Linux."""
+MAX_DEPTH = 64
+"""Components of a path: no model has more, and whoever walks them has to survive it."""
 MAX_TEXT_LENGTH = 4096
 """Characters in any text of a manifest."""
 
@@ -32,6 +34,8 @@ def relative_path(text: str) -> PurePosixPath:
     if len(text.encode()) > MAX_PATH_LENGTH:
         raise ValueError(f"a path of more than {MAX_PATH_LENGTH} bytes: {shown(text)}")
     parts = text.split("/")
+    if len(parts) > MAX_DEPTH:
+        raise ValueError(f"a path of more than {MAX_DEPTH} components: {shown(text)}")
     for part in parts:
         if part in ("", ".", ".."):
             raise ValueError(f"the component {part!r} in the path {shown(text)}")

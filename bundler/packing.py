@@ -8,7 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +16,15 @@ from typing import Any, BinaryIO
 from bundler.archive import write_bundle
 from bundler.digest import Blob, Digest
 from bundler.download import Cancelled, Web, fetch
-from bundler.errors import BundlerError, DamagedError, Faults, RequestError, TargetError
+from bundler.errors import (
+    BundlerError,
+    DamagedError,
+    Faults,
+    RequestError,
+    TargetError,
+    UnavailableError,
+    amount,
+)
 from bundler.frames import DEFAULT_LEVEL
 from bundler.hub import Hub
 from bundler.manifest import FileEntry, Manifest, Snapshot
@@ -163,6 +171,8 @@ def pack(
 def _plan(
     specs: Sequence[str], selection: Selection, hub: Hub, sources: Sequence[Source]
 ) -> PackPlan:
+    if isinstance(specs, str):
+        specs = [specs]
     if not specs:
         raise RequestError("no models named: bundler pack --models ORG/NAME … -o FILE")
 
@@ -183,6 +193,9 @@ def _plan(
 
 def _checked(snapshot: RemoteSnapshot) -> RemoteSnapshot:
     """The same snapshot, if all of its chosen files have names that a bundle can carry."""
+    paths = [file.path for file in snapshot.files]
+    if len(set(paths)) != len(paths):
+        raise UnavailableError(f"{snapshot.name} lists a file twice: is that a hub?")
     for file in snapshot.files:
         try:
             relative_path(file.path)
@@ -223,8 +236,9 @@ def _fetch_all(plan: PackPlan, store: BlobStore, progress: Progress) -> Manifest
     missing = [(what, file) for what, file in contents if store.find(file.identity) is None]
     _check_store_space(plan, store)
     total = sum(file.size or 0 for _, file in missing)
+    done = sum(store.partial_size(file.identity) for _, file in missing)
     pool = ThreadPoolExecutor(PARALLEL, "download")
-    with progress.start("downloading", total) as meter:
+    with progress.start("downloading", total, done) as meter:
 
         def fetched(item: tuple[str, RemoteFile]) -> None:
             what, file = item
@@ -299,12 +313,19 @@ def _write(
 @contextmanager
 def _opened(output: Path | str | BinaryIO) -> Iterator[BinaryIO]:
     """`output` for writing; at a path, a whole file appears at the end, or nothing."""
-    if isinstance(output, (str, Path)):
-        with told(Path(output), "--output"), whole_file(Path(output)) as file:
-            yield file
-    else:
-        with told(Path("the output"), "--output"):
+    with ExitStack() as stack:
+        if not isinstance(output, (str, Path)):
+            stack.enter_context(told(Path("the output"), "--output"))
             yield output
+            output.flush()
+            return
+        # Where a link leads to, as with any program that writes a file.
+        path = Path(os.path.realpath(output))
+        stack.enter_context(told(path, "--output"))
+        if path.exists() and not path.is_file():
+            yield stack.enter_context(open(path, "wb"))  # A pipe or a device: nothing to replace.
+        else:
+            yield stack.enter_context(whole_file(path))
 
 
 def _check_output(path: Path) -> None:
@@ -322,6 +343,6 @@ def _check_store_space(plan: PackPlan, store: BlobStore) -> None:
     needed = plan.missing_size(store)
     if needed > free:
         raise TargetError(
-            f"the store {store.root} has {free:,} bytes free and {needed:,} are to be downloaded: "
-            "free some space, or name another folder with --store"
+            f"the store {store.root} has {amount(free)} free, and {amount(needed)} are to be "
+            "downloaded: free some space, or name another folder with --store"
         )

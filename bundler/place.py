@@ -1,18 +1,20 @@
 """The only writer into a target: whole files below their root, every prefix of the work valid.
 
-Blobs are first collected, verified and synced, in a staging folder that no library looks into. Only
-when all of them are there do they move, by rename, to where they belong; then links, then texts
-that make the rest visible. So a run that fails has changed nothing, and one that is killed leaves
-either the state before, or a state from which running again goes on without redoing verified work.
+Blobs are first collected, verified and synced, in a staging folder that no library looks into. When
+all of them are there, everything else is built beside them as it will stand. Only then do things
+move to their places, each by one rename: a folder that is new appears with all that is in it.
+So a run that fails has changed nothing, and one that is killed leaves either the state before, or
+one from which running again goes on without redoing verified work.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import stat
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import BinaryIO
@@ -27,6 +29,9 @@ from bundler.whole_file import told
 
 STAGING = PurePosixPath(".locks/bundler")
 """`.locks` is the one folder that scanners of a Hugging Face cache skip."""
+_BLOBS = STAGING / "blobs"
+_TREE = STAGING / "tree"
+"""Holds what is built, at the paths that it will have below the root."""
 _PART = ".part"
 
 
@@ -59,18 +64,16 @@ class Target:
         traceback: TracebackType | None,
     ) -> None:
         # After an error everything is as before; an interrupted run is continued from what is here.
-        if kind is None or issubclass(kind, BundlerError):
-            with told(self.root, "--root"):
-                for name in os.listdir(self._staging):
-                    os.unlink(name, dir_fd=self._staging)
-            _remove_if_empty(self.root / STAGING, self.root / STAGING.parent)
-            if kind is not None:
-                _remove_if_empty(*self._new_folders)
-        self._stack.close()
+        with self._stack:
+            if kind is None or issubclass(kind, BundlerError):
+                shutil.rmtree(self.root / STAGING, ignore_errors=True)
+                _remove_if_empty(self.root / STAGING.parent)
+                if kind is not None:
+                    _remove_if_empty(*self._new_folders)
 
     @property
-    def _staging(self) -> int:
-        return self._folders.handle(STAGING)
+    def _blobs(self) -> int:
+        return self._folders.handle(_BLOBS)
 
     def _lock(self) -> None:
         try:
@@ -83,30 +86,38 @@ class Target:
             pass  # A network file system that cannot lock folders: then nobody can be told apart.
 
     def _take_over(self) -> None:
-        """Keep what a killed run staged, as far as it is whole; believe no name."""
+        """Keep the blobs that a killed run staged, as far as they are whole; believe no name."""
+        self._folders.handle(STAGING)  # Refuses a link in its place.
+        for entry in os.scandir(self.root / STAGING):
+            if entry.name == _BLOBS.name:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
         blobs = {}
-        for name in os.listdir(self._staging):
-            state = os.stat(name, dir_fd=self._staging, follow_symlinks=False)
+        for name in os.listdir(self._blobs):
+            state = os.stat(name, dir_fd=self._blobs, follow_symlinks=False)
             if stat.S_ISREG(state.st_mode) and not name.endswith(_PART):
                 blobs[name] = state.st_size
             else:
-                os.unlink(name, dir_fd=self._staging)
+                os.unlink(name, dir_fd=self._blobs)
         left = "checking what an interrupted run left"
         with self._progress.start(left, sum(blobs.values())) as meter:
             for name, size in blobs.items():
-                with open(name, "rb", buffering=0, opener=self._opener_for_reading) as file:
+                with open(name, "rb", buffering=0, opener=self._opener) as file:
                     digest = digest_of(file, meter.add)
                 if name == digest.hex:
                     self._staged[digest] = size
                 else:
-                    os.unlink(name, dir_fd=self._staging)
+                    os.unlink(name, dir_fd=self._blobs)
 
     def _probe_links(self) -> bool:
         try:
-            os.symlink("probe", "probe", dir_fd=self._staging)
+            os.symlink("probe", f"probe{_PART}", dir_fd=self._blobs)
         except OSError:
             return False
-        os.unlink("probe", dir_fd=self._staging)
+        os.unlink(f"probe{_PART}", dir_fd=self._blobs)
         return True
 
     def has(self, blob: Blob) -> bool:
@@ -117,7 +128,7 @@ class Target:
         """When `file` was last changed: where it is staged, which it keeps, or where it stands."""
         with told(self.root, "--root"):
             if staged:
-                return os.stat(file.blob.digest.hex, dir_fd=self._staging).st_mtime_ns
+                return os.stat(file.blob.digest.hex, dir_fd=self._blobs).st_mtime_ns
             return (self.root / file.path).stat().st_mtime_ns
 
     def stage(self, blob: Blob, content: Readable, count: Callable[[int], None]) -> None:
@@ -128,76 +139,99 @@ class Target:
         name = blob.digest.hex
         with (
             told(self.root, "--root"),
-            open(name + _PART, "wb", buffering=0, opener=self._opener) as file,
+            open(name + _PART, "wb", opener=self._opener) as file,
         ):
             while data := content.read(COPY_SIZE):
-                _write_all(file.fileno(), data)
+                file.write(data)
                 count(len(data))
+            file.flush()
             os.fsync(file.fileno())
-            os.rename(name + _PART, name, src_dir_fd=self._staging, dst_dir_fd=self._staging)
+            os.rename(name + _PART, name, src_dir_fd=self._blobs, dst_dir_fd=self._blobs)
         self._staged[blob.digest] = blob.size
 
     def open(self, blob: Blob) -> BinaryIO:
         """A staged blob, for reading; the caller closes it."""
-        return open(blob.digest.hex, "rb", opener=self._opener_for_reading)
+        return open(blob.digest.hex, "rb", opener=self._opener)
 
     def publish(self, work: Survey) -> None:
-        """Make everything in `work` visible: files, links, and texts when these are on disk."""
+        """Make everything in `work` visible: files, then links, then texts."""
         with told(self.root, "--root"):
-            self._publish_files(work.files)
-            for link in work.links:
-                os.symlink(link.text, "link", dir_fd=self._staging)
-                self._folders.rename(STAGING / "link", link.path)
+            files, links, texts = self._build(work)
+            self._folders.sync()
+            self._show(files)
+            self._show(links)
             for absent in work.absent:
                 self._folders.remove(absent.path)
-            self._folders.sync()
-            for text in work.texts:
-                self._write(text.content.encode(), "text")
-                self._folders.rename(STAGING / "text", text.path)
-                self._folders.sync()
+            for text in texts:
+                self._show([text])
 
-    def _publish_files(self, files: Iterable[File]) -> None:
-        last = {file.blob.digest: file for file in files}
-        for file in files:
-            name = file.blob.digest.hex
-            if file is not last[file.blob.digest]:
-                self._duplicate(name, "copy")
-                name = "copy"
-            self._folders.rename(STAGING / name, file.path)
+    def _build(self, work: Survey) -> tuple[list[PurePosixPath], ...]:
+        """Build all of `work` in the staging folder; what is to be moved from there, in order."""
+        last = {file.blob.digest: file for file in work.files}
+        for file in work.files:
+            self._build_file(file, is_last=file is last[file.blob.digest])
+        for link in work.links:
+            parent = self._folders.handle((_TREE / link.path).parent)
+            os.symlink(link.text, link.path.name, dir_fd=parent)
+        for text in work.texts:
+            with self._new(_TREE / text.path) as draft:
+                draft.write(text.content.encode())
+        moved: dict[PurePosixPath, None] = {}
+        steps = []
+        for placements in (work.files, work.links, work.texts):
+            tops = {self._top_new(placement.path): None for placement in placements}
+            steps.append([top for top in tops if top not in moved])
+            moved |= tops
+        return tuple(steps)
+
+    def _build_file(self, file: File, *, is_last: bool) -> None:
+        name, path = file.blob.digest.hex, _TREE / file.path
+        if not is_last:
+            with self.open(file.blob) as source, self._new(path) as copy:
+                shutil.copyfileobj(source, copy, COPY_SIZE)
+                time = os.fstat(source.fileno()).st_mtime_ns
+                copy.flush()
+                os.utime(copy.fileno(), ns=(time, time))
+            return
+        parent = os.dup(self._folders.handle(path.parent))
+        try:
+            # A second name, so that the staged blob outlives a kill before the end.
+            os.link(name, path.name, src_dir_fd=self._blobs, dst_dir_fd=parent)
+        except OSError:
+            os.rename(name, path.name, src_dir_fd=self._blobs, dst_dir_fd=parent)
+        finally:
+            os.close(parent)
+
+    def _top_new(self, path: PurePosixPath) -> PurePosixPath:
+        """The highest folder on the way to `path` that is not there yet; else `path` itself."""
+        for folder in reversed(path.parents[:-1]):
+            if not os.path.lexists(self.root / folder):
+                return folder
+        return path
+
+    def _show(self, paths: Iterable[PurePosixPath]) -> None:
+        for path in paths:
+            self._folders.rename(_TREE / path, path)
         self._folders.sync()
 
-    def _duplicate(self, name: str, copy: str) -> None:
-        with (
-            open(name, "rb", opener=self._opener_for_reading) as source,
-            open(copy, "wb", opener=self._opener) as file,
-        ):
-            while data := source.read(COPY_SIZE):
-                file.write(data)
-            file.flush()
-            time = os.fstat(source.fileno()).st_mtime_ns
-            os.utime(file.fileno(), ns=(time, time))
-            os.fsync(file.fileno())
+    @contextmanager
+    def _new(self, path: PurePosixPath) -> Iterator[BinaryIO]:
+        """A new file below the root, on disk when the block ends."""
+        parent = self._folders.handle(path.parent)
 
-    def _write(self, content: bytes, name: str) -> None:
-        with open(name, "wb", opener=self._opener) as file:
-            file.write(content)
+        def opener(name: str, flags: int) -> int:
+            return os.open(name, flags | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=parent)
+
+        with open(path.name, "wb", opener=opener) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
 
     def _opener(self, name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW, 0o644, dir_fd=self._staging)
-
-    def _opener_for_reading(self, name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW, dir_fd=self._staging)
+        return os.open(name, flags | os.O_NOFOLLOW, 0o644, dir_fd=self._blobs)
 
 
 def _remove_if_empty(*folders: Path) -> None:
     for folder in folders:
         with suppress(OSError):
             os.rmdir(folder)
-
-
-def _write_all(handle: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(handle, view) :]

@@ -25,8 +25,8 @@ class Meter(Protocol):
 class Progress(Protocol):
     """Where pieces of work are announced."""
 
-    def start(self, what: str, total: int) -> Meter:
-        """Announce work called `what`, of `total` bytes."""
+    def start(self, what: str, total: int, done: int = 0) -> Meter:
+        """Announce work called `what`, of `total` bytes, of which `done` were done before."""
 
 
 class _Silence:
@@ -48,5 +48,5 @@ class _Silence:
 class Silent:
     """Progress that nobody sees: the default of the Python API."""
 
-    def start(self, what: str, total: int) -> Meter:  # noqa: ARG002
+    def start(self, what: str, total: int, done: int = 0) -> Meter:  # noqa: ARG002
         return _Silence()

@@ -69,14 +69,18 @@ class Receipt:
         )
 
 
+def _folder(hf_home: Path) -> Path:
+    return hf_home / ".bundler" / "receipts"
+
+
 def receipt_path(hf_home: Path, bundle: Digest) -> Path:
     """Where the receipt of `bundle` is kept."""
-    return hf_home / ".bundler" / "receipts" / f"{bundle.hex}.json"
+    return _folder(hf_home) / f"{bundle.hex}.json"
 
 
 def read_receipts(hf_home: Path) -> Iterator[Receipt]:
     """Every receipt below `hf_home`; what is none counts as absent. Raises TargetError."""
-    folder = receipt_path(hf_home, Digest.of(b"")).parent
+    folder = _folder(hf_home)
     try:
         for place in (hf_home, folder.parent, folder):
             if place.exists() and not place.is_dir():
@@ -138,7 +142,7 @@ def _from_json(content: bytes) -> Receipt | None:
                 InstalledModel(
                     model["source"],
                     model["name"],
-                    tuple(model["aliases"]),
+                    tuple(str(alias) for alias in model["aliases"]),
                     model["revision"],
                     model["commit_hash"],
                 )
@@ -146,7 +150,7 @@ def _from_json(content: bytes) -> Receipt | None:
             ),
             tuple(
                 InstalledFile(
-                    file["root"],
+                    str(file["root"]),
                     relative_path(file["path"]),
                     Blob(Digest.parse(file["digest"]), int(file["size"])),
                     int(file["mtime_ns"]),
@@ -157,7 +161,7 @@ def _from_json(content: bytes) -> Receipt | None:
             _paths(document["links"]),
             _paths(document["texts"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
 
 

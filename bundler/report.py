@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from bundler.errors import amount
 from bundler.inspection import Inspection
 from bundler.manifest import Omission, Snapshot
 from bundler.remote import RemoteSnapshot
@@ -22,18 +23,6 @@ _SHOWN = 6
 def printable(text: str) -> str:
     """`text` without anything that a terminal would obey; lines are kept."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
-def amount(size: int | None) -> str:
-    """Bytes in the unit that a person would use, powers of 1,000 as on a stick's label."""
-    if size is None:
-        return "?"
-    value, unit = float(size), "B"
-    for larger in ("kB", "MB", "GB", "TB", "PB"):
-        if value < 999.5:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.3g} {unit}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -60,27 +49,24 @@ def planned(plan: PackPlan, missing_size: int) -> str:
 
 def inspected(inspection: Inspection) -> str:
     """What a bundle holds."""
-    rows = [("model", "revision", "commit", "licence", "files", "size", "formats", "layout")]
-    notes = []
+    rows = [("commit", "files", "size", "licence", "formats", "layout", "model")]
+    notes: list[str] = []
     for snapshot in inspection.manifest.snapshots:
         rows.append(
             (
-                snapshot.name
-                if snapshot.kind in (None, "model")
-                else f"{snapshot.kind}:{snapshot.name}",
-                snapshot.revision or "-",
                 (snapshot.commit_hash or "-")[:12],
-                snapshot.license or "-",
                 f"{len(snapshot.files):,}",
                 amount(snapshot.size),
+                snapshot.license or "-",
                 " ".join(weight_formats(entry.path for entry in snapshot.files)) or "-",
                 snapshot.layout,
+                _name(snapshot),  # Last: it may be as long as it likes.
             )
         )
         if snapshot.aliases:
             notes.append(f"{snapshot.name} is also found as {', '.join(snapshot.aliases)}")
         if snapshot.omitted:
-            notes += [f"left out of {snapshot.name}:", *_left_out(snapshot.omitted)]
+            notes += [f"{_name(snapshot)}:", *_left_out(snapshot.omitted)]
     lines = [*_table(rows), *notes]
     lines.append(f"{amount(inspection.size)} unpacked, id {inspection.digest}")
     return printable("\n".join(lines))
@@ -90,27 +76,32 @@ def unpacked(result: Unpacked, *, done: bool) -> str:
     """What an unpack did (`done`) or would do."""
     lines = []
     for snapshot in result.snapshots:
-        lines += [
-            _title(snapshot),
-            f"    {counted(len(snapshot.files), 'file')}, {amount(snapshot.size)}",
-        ]
-    for name, survey in result.work.items():
-        lines.append(
-            f"{result.roots.path(name)}: {counted(len(survey.files), 'file')} "
-            f"({amount(survey.size)}) {'written' if done else 'to write'}, "
-            f"{amount(survey.present_size)} there already"
-        )
+        files = counted(len(snapshot.files), "file")
+        lines += [_title(snapshot), f"    {files}, {amount(snapshot.size)}"]
+    for name, work in result.work.items():
+        if work.files:
+            files = f"{counted(len(work.files), 'file')} ({amount(work.size)})"
+            lines.append(
+                f"{result.roots.path(name)}: {files} {'written' if done else 'to write'}, "
+                f"{amount(work.present_size)} there already"
+            )
+        else:
+            present = amount(work.present_size)
+            lines.append(f"{result.roots.path(name)}: everything is there already ({present})")
     if not done:
         lines.append(f"{amount(result.written_size)} needed, {amount(result.free_size)} free")
     return printable("\n".join(lines))
 
 
+def _name(snapshot: Snapshot | RemoteSnapshot) -> str:
+    name = snapshot.name
+    if snapshot.kind not in (None, "model"):
+        name = f"{snapshot.kind}:{name}"
+    return name if snapshot.revision in (None, "main") else f"{name}@{snapshot.revision}"
+
+
 def _title(snapshot: Snapshot | RemoteSnapshot) -> str:
-    parts = [
-        snapshot.name if snapshot.kind in (None, "model") else f"{snapshot.kind}:{snapshot.name}"
-    ]
-    if snapshot.revision:
-        parts.append(f"@ {snapshot.revision}")
+    parts = [_name(snapshot)]
     if snapshot.commit_hash:
         parts.append(f"({snapshot.commit_hash[:12]})")
     if snapshot.aliases:
@@ -128,7 +119,7 @@ def _left_out(omitted: Sequence[Omission]) -> Iterator[str]:
         names = ", ".join(item.path for item in items[:_SHOWN])
         more = f" and {len(items) - _SHOWN:,} more" if len(items) > _SHOWN else ""
         size = sum(item.size or 0 for item in items)
-        yield f"    left out ({reason}, {amount(size)}): {names}{more}"
+        yield f"    left out: {names}{more} ({reason}, {amount(size)})"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:

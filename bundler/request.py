@@ -22,11 +22,13 @@ def read_request(path: Path | str) -> list[str]:
         document = tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise RequestError(f"{path} is not a TOML file: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise RequestError(
+            f'{path} is not a list of models: write models = ["org/name", …] ({error})'
+        ) from None
     models = document.pop("models", None)
     if document:
-        raise RequestError(f"{path}: {', '.join(document)} means nothing in a request")
+        raise RequestError(f"{path}: {', '.join(document)} is not known; only models = […] is")
     if not isinstance(models, list) or not all(isinstance(model, str) for model in models):
         raise RequestError(f'{path} needs a list of specs: models = ["org/name", …]')
     return models

@@ -89,7 +89,7 @@ def read_seek_table(file: BinaryIO, max_frames: int) -> SeekTable:
     size = file.tell()
     if count is None:
         raise DamagedError(
-            "the end of the bundle is missing: it was not copied whole, copy it again"
+            "the bundle does not end as it should: it was not copied whole, copy it again"
         )
     table_size = _SKIPPABLE.size + count * _ENTRY.size + _FOOTER.size
     if count > max_frames or table_size > size:

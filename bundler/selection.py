@@ -20,7 +20,8 @@ from bundler.manifest import Omission
 from bundler.remote import RemoteSnapshot
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
-_TORCH = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
+_PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
+_TORCH = {".safetensors", *_PICKLED}
 _STANDARD_STEM = re.compile(r"(model|pytorch_model|diffusion_pytorch_model)(\.\w+)?")
 
 _FOREIGN_FOLDERS = {
@@ -171,12 +172,11 @@ def _has_standard(weights: set[tuple[str, str]] | None) -> bool:
 
 def _pickled_copy(path: PurePosixPath, weights: set[tuple[str, str]]) -> str | None:
     """The reason to drop a pickled file whose weights the folder also holds as safetensors."""
-    name = path.name.removesuffix(".index.json")
-    stem, dot, suffix = name.rpartition(".")
-    if f".{suffix}" not in _TORCH - {".safetensors"} or not dot:
+    path = path.with_name(path.name.removesuffix(".index.json"))
+    if path.suffix not in _PICKLED:
         return None
-    shard = _SHARD.fullmatch(stem)
-    stem = shard["stem"] if shard else stem
+    shard = _SHARD.fullmatch(path.stem)
+    stem = shard["stem"] if shard else path.stem
     for counterpart in (stem, stem.replace("pytorch_model", "model")):
         if (counterpart, ".safetensors") in weights:
             return "the same weights as safetensors"

@@ -28,9 +28,6 @@ class Spec:
             raise RequestError(f"{text!r} is not a model: write org/name, or scheme:rest")
         return cls(scheme, rest)
 
-    def __str__(self) -> str:
-        return self.rest if self.scheme == DEFAULT_SCHEME else f"{self.scheme}:{self.rest}"
-
     def names(self, snapshot: Snapshot) -> bool:
         """Whether this asks for `snapshot`: by any of its names, with or without revision."""
         return self.scheme == snapshot.source and any(

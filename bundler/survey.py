@@ -28,8 +28,6 @@ class Survey:
     links: tuple[Link, ...]
     texts: tuple[Text, ...]
     absent: tuple[Absent, ...]
-    present: int
-    """Files and links that stand there already."""
     present_size: int
 
     @property
@@ -85,7 +83,6 @@ def survey(
             links=missing_links,
             texts=tuple(_missing_texts(root, [p for p in wanted if isinstance(p, Text)])),
             absent=tuple(p for p in wanted if isinstance(p, Absent) and _hides(root / p.path)),
-            present=len(present) + len(links) - len(missing_links),
             present_size=sum(blob.size for blob in present.values()),
         )
 

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundler.archive import BundleReader, BundleSource, open_bundle
-from bundler.digest import Blob, Digest
+from bundler.digest import Blob, Digest, VerifiedReader
 from bundler.environment import MARK, Roots, find_roots, shell_file
-from bundler.errors import DamagedError, Faults, FormatError, RequestError, TargetError
+from bundler.errors import DamagedError, Faults, FormatError, RequestError, TargetError, amount
 from bundler.layouts import layout_of
 from bundler.layouts.placement import File, Link, Placement, Text
 from bundler.manifest import Manifest, Snapshot
@@ -44,6 +44,8 @@ class Unpacked:
     work: Mapping[str, Survey]
     """By the name of the root."""
     env: Path | None
+    env_replaced: bool = False
+    """The environment file was there and said something else."""
 
     @property
     def written_size(self) -> int:
@@ -109,6 +111,8 @@ def plan_unpack(
             )
             for name, members in _by_root(snapshots).items()
         }
+        _check_space({roots.path(name): survey.files for name, survey in work.items()})
+        reader.check_end()
         return Unpacked(reader.digest, snapshots, roots, work, env_file)
 
 
@@ -144,16 +148,23 @@ def unpack(
             targets[name] = target = stack.enter_context(Target(root, progress))
             placements = _placements(members, root, target.links)
             work[name] = survey(root, placements, trusted.of(name), progress)
-        _check_space(work, targets)
+        _check_space(
+            {
+                target.root: [file for file in work[name].files if not target.has(file.blob)]
+                for name, target in targets.items()
+            }
+        )
         _stage(reader, work, targets, jobs, progress)
         # Before anything becomes visible: after a kill, it tells what is bundler's own.
         write_receipt(roots.hf_home, _receipt(reader.digest, snapshots, work, targets))
         for name, target in targets.items():
             target.publish(work[name])
-    result = Unpacked(reader.digest, snapshots, roots, work, env_file)
+    replaced = False
     if env_file is not None:
-        write_text(env_file, shell_file(roots.variables()), "--env")
-    return result
+        text = shell_file(roots.variables())
+        replaced = env_file.exists() and env_file.read_bytes() != os.fsencode(text)
+        write_text(env_file, text, "--env")
+    return Unpacked(reader.digest, snapshots, roots, work, env_file, replaced)
 
 
 def _env_path(env: Path | str | None) -> Path | None:
@@ -161,6 +172,13 @@ def _env_path(env: Path | str | None) -> Path | None:
     if env is None:
         return None
     path = Path(os.path.abspath(env))
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise TargetError(
+            f"cannot write {path.name} in {path.parent}: name another place with --env, "
+            "such as --env ~/offline.env"
+        )
+    if path.exists() and not path.is_file():
+        raise TargetError(f"{path} is not a file: name another place with --env")
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             ours = file.readline().rstrip("\n") == MARK
@@ -177,6 +195,8 @@ def _env_path(env: Path | str | None) -> Path | None:
 
 def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:
     """The snapshots that `only` names; all, if it names none."""
+    if isinstance(only, str):
+        only = [only]
     if not only:
         return manifest.snapshots
     chosen: set[int] = set()
@@ -185,11 +205,19 @@ def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:
         spec = Spec.parse(text)
         named = {i for i, snapshot in enumerate(manifest.snapshots) if spec.names(snapshot)}
         if not named:
-            faults.append(RequestError(f"{text} is not in this bundle: see bundler inspect"))
+            faults.append(
+                RequestError(f"{text} is not in this bundle, which has {_names(manifest)}")
+            )
         chosen |= named
     if faults:
         raise Faults(faults)
     return tuple(manifest.snapshots[i] for i in sorted(chosen))
+
+
+def _names(manifest: Manifest) -> str:
+    names = [snapshot.name for snapshot in manifest.snapshots]
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
 
 
 def _by_root(snapshots: Sequence[Snapshot]) -> dict[str, list[Snapshot]]:
@@ -224,27 +252,32 @@ class _Trust:
         return trusted
 
 
-def _check_space(work: Mapping[str, Survey], targets: Mapping[str, Target]) -> None:
-    """Raise TargetError if the files to write do not fit."""
+def _check_space(missing: Mapping[Path, Sequence[File]]) -> None:
+    """Raise TargetError if the files missing below each root do not fit."""
     needed: dict[int, int] = defaultdict(int)
-    for name, target in targets.items():
-        device = target.root.stat().st_dev
-        block = os.statvfs(target.root).f_frsize
-        missing = (f for f in work[name].files if not target.has(f.blob))
-        needed[device] += sum(-(-file.blob.size // block) * block for file in missing)
-        free = _free(target.root)
+    for root, files in missing.items():
+        place = _existing(root)
+        block = os.statvfs(place).f_frsize
+        device = place.stat().st_dev
+        needed[device] += sum(-(-file.blob.size // block) * block for file in files)
+        free = _free(root)
         if needed[device] > free:
             raise TargetError(
-                f"{target.root} has {free:,} bytes free and {needed[device]:,} are needed: "
+                f"{root} has {amount(free)} free, and {amount(needed[device])} are needed: "
                 "free some space, choose another folder with --root, or fewer models with --only"
             )
 
 
 def _free(path: Path) -> int:
     """Bytes free where `path` is or would be."""
+    return shutil.disk_usage(_existing(path)).free
+
+
+def _existing(path: Path) -> Path:
+    """`path`, or what there is of it."""
     while not path.exists():
         path = path.parent
-    return shutil.disk_usage(path).free
+    return path
 
 
 def _stage(
@@ -277,7 +310,8 @@ def _stage(
                 ) from None
             for other in others:
                 with first.open(member.blob) as copy:
-                    other.stage(member.blob, copy, lambda _: None)
+                    again = VerifiedReader(copy, member.blob, member.what)
+                    other.stage(member.blob, again, lambda _: None)
 
 
 def _receipt(

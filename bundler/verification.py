@@ -21,13 +21,10 @@ class Fault:
     message: str
     files: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        return self.message + (f" ({', '.join(self.files)})" if self.files else "")
-
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What verifying found: `checked` blobs of `size` bytes are right, unless `faults` says so."""
+    """What verifying found: `checked` blobs of `size` bytes in all are right, `faults` are not."""
 
     digest: Digest
     checked: int
@@ -60,23 +57,32 @@ def verify(
     the manifest can be read.
     """
     with open_bundle(bundle, digest) as reader:
-        used_by: dict[Digest, list[str]] = defaultdict(list)
+        files: dict[Digest, list[str]] = defaultdict(list)
         for snapshot in reader.manifest.snapshots:
             for entry in snapshot.files:
-                used_by[entry.blob.digest].append(f"{entry.path} of {snapshot.name}")
+                files[entry.blob.digest].append(f"{entry.path} of {snapshot.name}")
         faults = []
-        members = list(reader.members())
-        size = sum(member.blob.size for member in members)
-        with (progress or Silent()).start("verifying", size) as meter:
+        straight = False
+        try:
+            reader.check_end()
+        except DamagedError as error:
+            # What was copied of it is worth knowing: read without the table, as far as it goes.
+            faults.append(Fault("the bundle as a whole", str(error)))
+            straight = True
+        checked = size = 0
+        total = sum(blob.size for blob in reader.manifest.blobs())
+        with (progress or Silent()).start("verifying", total) as meter:
             try:
-                with closing(reader.blobs(jobs=jobs)) as blobs:
+                with closing(reader.blobs(jobs=jobs, straight=straight)) as blobs:
                     for member, content in blobs:
                         try:
                             while data := content.read(COPY_SIZE):
                                 meter.add(len(data))
+                            checked, size = checked + 1, size + member.blob.size
                         except DamagedError as error:
-                            files = tuple(used_by[member.blob.digest])
-                            faults.append(Fault(member.name, str(error), files))
+                            bad = tuple(files[member.blob.digest])
+                            faults.append(Fault(member.name, str(error), bad))
             except DamagedError as error:
-                faults.append(Fault("the bundle as a whole", str(error)))
-        return Verification(reader.digest, len(members), size, tuple(faults))
+                if not faults:
+                    faults.append(Fault("the bundle as a whole", str(error)))
+        return Verification(reader.digest, checked, size, tuple(faults))

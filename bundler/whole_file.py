@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,21 +16,51 @@ from bundler.errors import TargetError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the name `path` when it is whole and on disk. Raises OSError."""
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        with open(draft, "wb") as file:
+    """A file to write that takes the name `path` when it is whole and on disk.
+
+    Until then it is a draft beside it, held by one process at a time; a killed one's is used again.
+    Raises TargetError if another process writes the same file, and OSError.
+    """
+    draft = path.with_name(f".{path.name}.bundler-part")
+    with _held(draft) as file:
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+            os.replace(draft, path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _held(draft: Path) -> Iterator[BinaryIO]:
+    """The draft, emptied, and locked as long as it is open."""
+    while True:
+        handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with open(handle, "wb", closefd=True) as file:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TargetError(
+                    f"another bundler is writing {draft}: wait until it is done"
+                ) from None
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF):
+                    raise
+            state = os.fstat(handle)
+            if not stat.S_ISREG(state.st_mode):
+                raise OSError(errno.EEXIST, "not a file", str(draft))
+            # Whoever held it may have renamed or removed it before this process had the lock.
+            if draft.exists() and os.path.samestat(state, draft.stat()):
+                os.ftruncate(handle, 0)
+                yield file
+                return
 
 
 def write_text(path: Path, content: str, option: str) -> None:
@@ -39,7 +71,7 @@ def write_text(path: Path, content: str, option: str) -> None:
     with told(path.parent, option):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
-            file.write(content.encode())
+            file.write(os.fsencode(content))
 
 
 @contextmanager
@@ -51,7 +83,8 @@ def told(where: Path, option: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = where / error.filename if isinstance(error.filename, str) else where
+        named = isinstance(error.filename, str) and Path(error.filename).is_absolute()
+        place = Path(error.filename) if named else where
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             message = f"no space left for {where}: free some, or choose another place with {option}"
         elif error.errno == errno.EFBIG:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,3 +23,22 @@ def hub() -> Iterator[LoopbackHub]:
     """An empty hub on the loopback address."""
     with LoopbackHub() as hub:
         yield hub
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system with the options given, and gives its folder."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        mounted = os.path.ismount(folder)
+        command = ["mount", "-t", "tmpfs", "-o", f"{'remount,' * mounted}{options}"]
+        process = subprocess.run([*command, "tmpfs", str(folder)], stderr=subprocess.DEVNULL)
+        if process.returncode:
+            pytest.skip("mounting a file system is not allowed here")
+        return folder
+
+    yield mount
+    if os.path.ismount(folder):
+        subprocess.run(["umount", str(folder)], check=True)

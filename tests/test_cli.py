@@ -17,7 +17,8 @@ from loopback_hub import Fault, LoopbackHub
 from memory_source import commit_hash, make_bundle
 
 import bundler
-from bundler.report import amount, printable
+from bundler.errors import amount
+from bundler.report import printable
 
 MODELS = {
     "acme/tiny": {"config.json": b"{}", "model.safetensors": b"w" * 70_000},
@@ -37,6 +38,46 @@ def test_help_comes_without_arguments(tmp_path: Path) -> None:
     done = run(home=tmp_path)
     assert "pack" in done.out + done.err
     assert run("--help", home=tmp_path).code == 0
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(bundle: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bundler", "inspect", str(bundle)]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=command_environment(tmp_path) | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_names_that_a_terminal_cannot_show_are_no_fault(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "b.tar.zst", {"acme/tiny": {"模型.txt": b"", "a.bin": b""}})
+    plain = {"PYTHONIOENCODING": "ascii"}
+    for arguments in (["inspect", "--json"], ["unpack", "--dry-run", "--json"], ["unpack"]):
+        done = run(arguments[0], "b.tar.zst", *arguments[1:], home=tmp_path, env=plain)
+        assert (done.code, done.err) == (0, "")
+        assert done.out
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_streams_that_are_closed_are_no_fault(bundle: Path, tmp_path: Path, closed: str) -> None:
+    command = f"exec {sys.executable} -m bundler inspect {bundle} {closed}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env=command_environment(tmp_path),
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("option", ["--root", "--hf-home", "--torch-home"])
+def test_a_variable_that_is_not_set_names_no_folder(
+    bundle: Path, tmp_path: Path, option: str
+) -> None:
+    done = run("unpack", bundle, option, "", home=tmp_path)
+    assert (done.code, done.err) == (2, f"bundler: {option} is empty: name a folder\n")
 
 
 def test_the_version_is_told(tmp_path: Path) -> None:
@@ -61,10 +102,10 @@ class TestInspect:
         done = run("inspect", bundle, home=tmp_path)
         lines = done.out.splitlines()
         assert lines[0].split() == [
-            "model", "revision", "commit", "licence", "files", "size", "formats", "layout",
+            "commit", "files", "size", "licence", "formats", "layout", "model",
         ]  # fmt: skip
         commit = commit_hash(MODELS["acme/tiny"])[:12]
-        cells = ["tiny", "main", commit, "mit", "2", "70", "kB", "safetensors", "hf-cache"]
+        cells = [commit, "2", "70", "kB", "mit", "safetensors", "hf-cache", "tiny"]
         assert cells in [line.split() for line in lines]
         assert "tiny is also found as acme/tiny" in lines
         assert lines[-1].endswith(str(bundler.inspect(bundle).digest))
@@ -73,12 +114,21 @@ class TestInspect:
         hub.add("acme/tiny", {"model.safetensors": b"w", "tf_model.h5": b"t" * 5000})
         run("pack", "acme/tiny", home=tmp_path, env={"HF_ENDPOINT": hub.url})
         done = run("inspect", "bundle.tar.zst", home=tmp_path)
-        assert "TensorFlow, 5 kB): tf_model.h5" in done.out
+        assert "left out: tf_model.h5 (the same weights in another form: TensorFlow" in done.out
 
     def test_json_is_the_manifest_byte_for_byte(self, bundle: Path, tmp_path: Path) -> None:
         done = run("inspect", bundle, "--json", home=tmp_path)
         assert done.raw == bundler.inspect(bundle).manifest_bytes
         assert json.loads(done.out)["format_version"] == 1
+
+    def test_a_cut_bundle_is_shown_but_not_for_a_whole_one(
+        self, bundle: Path, tmp_path: Path
+    ) -> None:
+        whole = run("inspect", bundle, home=tmp_path)
+        bundle.write_bytes(bundle.read_bytes()[:-1])
+        cut = run("inspect", bundle, home=tmp_path)
+        assert (cut.code, cut.out, cut.err.count("\n")) == (4, whole.out, 1)
+        assert "it was not copied whole, copy it again" in cut.err
 
     def test_a_pipe_will_do(self, bundle: Path, tmp_path: Path) -> None:
         named = run("inspect", bundle, home=tmp_path)
@@ -95,6 +145,17 @@ class TestVerify:
         done = run("verify", bundle, home=tmp_path)
         assert (done.code, done.err) == (0, "")
         assert "all 4 blobs (70.1 kB) are right" in done.out
+
+    def test_of_a_cut_bundle_it_tells_what_is_whole(self, bundle: Path, tmp_path: Path) -> None:
+        large = {"acme/big": {"config.json": b"{}", "a.bin": os.urandom(2 << 20)}}
+        make_bundle(bundle, large)
+        bundle.write_bytes(bundle.read_bytes()[:-1_000_000])
+        done = run("verify", bundle, home=tmp_path)
+        first, second, last = done.err.splitlines()
+        assert (done.code, done.out) == (4, "")
+        assert "it was not copied whole, copy it again" in first
+        assert "a.bin of acme/big" in second
+        assert last.endswith("2 faults in " + str(bundle) + ", 1 blob right: copy the bundle again")
 
     @pytest.mark.parametrize("json_", [True, False])
     def test_a_damaged_bundle(self, bundle: Path, tmp_path: Path, json_: bool) -> None:

@@ -52,6 +52,7 @@ PETABYTE = 10**15
 
 def unpack(bundle: Path | Pipe, folder: Path) -> bundler.Unpacked:
     """Unpack below `folder`."""
+    folder.mkdir(exist_ok=True)
     roots = bundler.find_roots(root=folder / "t")
     return bundler.unpack(bundle, roots=roots, env=folder / "offline.env")
 

@@ -29,12 +29,11 @@ def test_the_target_is_spared_every_network_library(tmp_path: Path, arguments: l
     make_bundle(tmp_path / "b.tar.zst", {"acme/tiny": {"config.json": b"{}"}})
     program = (
         "import sys\n"
-        "from bundler.cli import main\n"
-        f"sys.argv = ['bundler', *{arguments!r}]\n"
-        "try:\n    main()\n"
-        "finally:\n"
-        f"    loaded = [name for name in {FORBIDDEN!r} if name in sys.modules]\n"
-        "    print('loaded', loaded, file=sys.stderr)\n"
+        "from bundler.cli import run\n"
+        f"code = run({arguments!r})\n"
+        f"loaded = [name for name in {FORBIDDEN!r} if name in sys.modules]\n"
+        "print('loaded', loaded, file=sys.stderr)\n"
+        "sys.exit(code)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
-from bundler.names import relative_path
 
 from bundler.digest import Blob
 from bundler.errors import FormatError
@@ -16,6 +15,7 @@ from bundler.layouts import LAYOUTS, Layout, layout_of
 from bundler.layouts.hf_cache import HuggingFaceCache
 from bundler.layouts.placement import Absent, File, Link, Placement, Text
 from bundler.manifest import FileEntry, Snapshot
+from bundler.names import relative_path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 GIT_ETAG = "45a2321a7ecfdaaf60a6c1fd7f5463994cc8907d"

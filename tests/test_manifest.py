@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
-from bundler.names import relative_path
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bundler.digest import Blob
 from bundler.manifest import FileEntry, Manifest, Omission, Snapshot
+from bundler.names import relative_path
 
 plain = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12)
 components = plain.filter(lambda text: "/" not in text and "\\" not in text).map("file{}".format)
@@ -26,7 +26,7 @@ omissions = st.builds(Omission, plain, st.none() | st.integers(0, 2**53 - 1), pl
 @st.composite
 def file_lists(draw: st.DrawFn) -> tuple[FileEntry, ...]:
     chosen = draw(st.lists(paths, unique=True, min_size=1, max_size=4))
-    etags = st.none() | st.from_regex(r"[0-9a-f]{40}", fullmatch=True)
+    etags = st.none() | st.from_regex(r"[0-9a-f]{39}", fullmatch=True)
     return tuple(FileEntry(relative_path(path), draw(contents), draw(etags)) for path in chosen)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from command import Ran, run, start
 from loopback_hub import Fault, LoopbackHub
 
 import bundler
+from bundler.whole_file import whole_file
 
 CONFIG = b'{"model_type": "bert"}' * 60  # more than 1,000 bytes: the hub compresses it on the way
 WEIGHTS = os.urandom(3_000_000)
@@ -90,6 +92,14 @@ def test_equal_requests_give_equal_bytes(hub: LoopbackHub, tmp_path: Path) -> No
     assert first == second
 
 
+def test_one_model_needs_no_list(hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.add("acme/tiny", FILES)
+    packed = bundler.pack(
+        "acme/tiny", tmp_path / "b.tar.zst", endpoint=hub.url, store=tmp_path / "store"
+    )
+    assert [snapshot.name for snapshot in packed.manifest.snapshots] == ["acme/tiny"]
+
+
 def test_models_reads_as_it_looks(hub: LoopbackHub, tmp_path: Path) -> None:
     for name in ("acme/one", "acme/two", "acme/three"):
         hub.add(name, FILES)
@@ -110,8 +120,8 @@ def test_a_request_file_lists_models(hub: LoopbackHub, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        pytest.param("models = [", "not a TOML file", id="broken"),
-        pytest.param('modles = ["a/b"]', "modles means nothing", id="misspelt"),
+        pytest.param("models = [", "is not a list of models", id="broken"),
+        pytest.param('modles = ["a/b"]', "modles is not known", id="misspelt"),
         pytest.param("models = [1]", "a list of specs", id="no list of specs"),
         pytest.param(None, "cannot read", id="missing"),
     ],
@@ -332,6 +342,25 @@ class TestBadRequests:
         done = run("pack", "acme/tiny", "--endpoint", "hub.example", home=tmp_path)
         assert (done.code, "no http or https address" in done.err) == (2, True)
 
+    @pytest.mark.parametrize("status", [200, 204, 403, 418, 500])
+    def test_what_does_not_answer_as_a_hub_is_told(
+        self, hub: LoopbackHub, tmp_path: Path, status: int
+    ) -> None:
+        hub.add("acme/tiny", FILES)
+        hub.faults.append(Fault("/api/models", times=99, status=status))
+        done = pack(hub, tmp_path, "acme/tiny")
+        assert (done.code, done.err.count("\n")) == (3, 1), done.err
+
+    def test_a_token_that_cannot_be_one_is_told(self, hub: LoopbackHub, tmp_path: Path) -> None:
+        done = pack(hub, tmp_path, "acme/tiny", env={"HF_TOKEN": "hf_\u200bpasted"})
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert "copy it again" in done.err
+
+    @pytest.mark.parametrize("url", ["http://[", "http://", "http://me:secret@127.0.0.1:1", "x"])
+    def test_an_address_that_is_none_is_told(self, tmp_path: Path, url: str) -> None:
+        done = run("pack", "acme/tiny", "--endpoint", url, home=tmp_path)
+        assert (done.code, "no http or https address" in done.err) == (2, True)
+
     def test_an_offline_shell_is_told(self, hub: LoopbackHub, tmp_path: Path) -> None:
         done = pack(hub, tmp_path, "acme/tiny", env={"HF_HUB_OFFLINE": "1"})
         assert (done.code, done.err.count("\n")) == (3, 1)
@@ -386,6 +415,65 @@ class TestOutput:
         assert pack(hub, tmp_path, "acme/tiny", "acme/nix").code == 3
         assert (tmp_path / "bundle.tar.zst").read_bytes() == before
         assert sorted(p.name for p in tmp_path.iterdir()) == [".cache", "bundle.tar.zst"]
+
+
+class TestSpace:
+    def test_a_full_store_is_told_before_any_download(
+        self, hub: LoopbackHub, tmp_path: Path, small_disk: Callable[[str], Path]
+    ) -> None:
+        hub.add("acme/tiny", FILES)
+        disk = small_disk("size=2m")
+        done = pack(hub, tmp_path, "acme/tiny", "--store", disk / "store")
+        assert (done.code, done.err.count("\n"), fetched(hub)) == (6, 1, [])
+        assert re.search(r"has 2[\d.]* MB free, and 3 MB are to be downloaded", done.err)
+        assert "--store" in done.err
+
+    def test_a_full_output_is_told_and_nothing_stays(
+        self, hub: LoopbackHub, tmp_path: Path, small_disk: Callable[[str], Path]
+    ) -> None:
+        hub.add("acme/tiny", FILES)
+        disk = small_disk("size=2m")
+        done = pack(hub, tmp_path, "acme/tiny", "-o", disk / "b.tar.zst")
+        assert (done.code, done.err.count("\n")) == (6, 1)
+        assert "no space left for" in done.err
+        assert "--output" in done.err
+        assert list(disk.iterdir()) == []
+
+    def test_an_output_that_is_being_written_is_left_to_whoever_does(
+        self, hub: LoopbackHub, tmp_path: Path
+    ) -> None:
+        hub.add("acme/tiny", FILES)
+        with whole_file(tmp_path / "bundle.tar.zst") as file:
+            file.write(b"theirs")
+            done = pack(hub, tmp_path, "acme/tiny")
+        assert (done.code, "another bundler is writing" in done.err) == (6, True)
+        assert (tmp_path / "bundle.tar.zst").read_bytes() == b"theirs"
+
+    def test_a_draft_is_no_way_to_another_file(self, hub: LoopbackHub, tmp_path: Path) -> None:
+        hub.add("acme/tiny", FILES)
+        (tmp_path / "precious").write_bytes(b"precious")
+        (tmp_path / ".bundle.tar.zst.bundler-part").symlink_to("precious")
+        done = pack(hub, tmp_path, "acme/tiny")
+        assert (done.code, done.err.count("\n")) == (6, 1)
+        assert (tmp_path / "precious").read_bytes() == b"precious"
+
+    def test_a_device_is_written_to_and_not_replaced(
+        self, hub: LoopbackHub, tmp_path: Path
+    ) -> None:
+        hub.add("acme/tiny", FILES)
+        assert pack(hub, tmp_path, "acme/tiny", "-o", "/dev/null").code == 0
+        assert Path("/dev/null").is_char_device()
+        done = pack(hub, tmp_path, "acme/tiny", "-o", "/dev/full")
+        assert (done.code, "no space left" in done.err) == (6, True)
+
+    def test_a_link_is_followed_to_the_file_it_names(
+        self, hub: LoopbackHub, tmp_path: Path
+    ) -> None:
+        hub.add("acme/tiny", FILES)
+        (tmp_path / "link").symlink_to("bundle.tar.zst")
+        assert pack(hub, tmp_path, "acme/tiny", "-o", "link").code == 0
+        assert (tmp_path / "link").is_symlink()
+        assert content(tmp_path / "bundle.tar.zst") == {"acme/tiny": FILES}
 
 
 class TestDownloads:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -78,25 +78,6 @@ def home(tmp_path: Path) -> Path:
 def hub_folder(home: Path) -> Path:
     (home / "hub").mkdir(parents=True)
     return home / "hub"
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a file system with the options given, and gives its folder."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(options: str) -> Path:
-        mounted = os.path.ismount(folder)
-        command = ["mount", "-t", "tmpfs", "-o", f"{'remount,' * mounted}{options}"]
-        process = subprocess.run([*command, "tmpfs", str(folder)], stderr=subprocess.DEVNULL)
-        if process.returncode:
-            pytest.skip("mounting a file system is not allowed here")
-        return folder
-
-    yield mount
-    if os.path.ismount(folder):
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def below(found: Tree, folder: str) -> Tree:
@@ -470,8 +451,7 @@ class TestFullDisk:
         disk = small_disk("size=200k")
         ran = run("unpack", bundle, "--root", disk / "new" / "root", home=tmp_path)
         assert (ran.code, ran.out, len(ran.err.splitlines())) == (6, "", 1)
-        assert re.search(r" has 204,800 bytes free and 30\d,\d{3} are needed", ran.err)
-        assert f"{200 * 1024:,}" in ran.err
+        assert "has 205 kB free, and 303 kB are needed" in ran.err
         assert "--root" in ran.err
         assert tree(disk) == {}
         assert not (tmp_path / "offline.env").exists()
@@ -549,7 +529,7 @@ def with_old_cache(root: Path) -> Path:
 
 def hub_and_others(root: Path) -> Tree:
     """All below `root` but the text of receipts, and what a kill may leave of the last file."""
-    ignored = ("offline.env", ".offline.env.part")
+    ignored = ("offline.env", ".offline.env.bundler-part")
     return {
         path: ("file", b"", mode) if "/receipts/" in path else (kind, content, mode)
         for path, (kind, content, mode) in tree(root).items()
@@ -573,13 +553,9 @@ def assert_old_or_new(root: Path) -> None:
     content = hub / "models--org--tiny/snapshots" / commit_hash(NEW)
     if ref == commit_hash(NEW):
         assert {path: (content / path).read_bytes() for path in NEW} == NEW
-    # A listing promises that all of it is there, to whoever asks for the commit by its hash.
-    if (hub / f"models--org--tiny/trees/{commit_hash(NEW)}.json").exists():
+    # Whoever asks for the commit by its hash finds all of it or nothing.
+    if content.exists() or (hub / f"models--org--tiny/trees/{commit_hash(NEW)}.json").exists():
         assert {path: (content / path).read_bytes() for path in NEW} == NEW
-    # Whatever can be opened in the new snapshot is right.
-    for path in NEW:
-        if (content / path).exists():
-            assert (content / path).read_bytes() == NEW[path]
 
 
 PROGRAM = """

@@ -10,14 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from bundle_builder import assembled, manifest_of, model_record, parts_of
 from command import command_environment, run
 from loopback_hub import LoopbackHub
 from memory_source import commit_hash, make_bundle
-from trees import dangling_links, found_offline, stamps, tree, unpack_below, write_cache
+from trees import dangling_links, etag, found_offline, stamps, tree, unpack_below, write_cache
 
 import bundler
 from bundler.environment import MARK
-from bundler.errors import FormatError
+from bundler.errors import DamagedError, FormatError
 
 TINY = {
     "config.json": b'{"model_type": "tiny"}',
@@ -342,9 +343,31 @@ class TestDigest:
         assert tree(tmp_path) == {}
 
     def test_what_is_no_digest_is_a_wrong_request(self, bundle: Path, tmp_path: Path) -> None:
-        ran = run("unpack", bundle, "--digest", "0" * 64, home=tmp_path)
+        ran = run("unpack", bundle, "--digest", "0" * 63, home=tmp_path)
         assert (ran.code, len(ran.err.splitlines())) == (2, 1)
         assert tree(tmp_path) == {}
+
+
+class TestEtags:
+    """A cache finds content by its etag, so nothing may take the name of something else."""
+
+    OURS = b"of a revision that the bundle does not mention"
+
+    @pytest.mark.parametrize("hash_", ["sha256", "git"])
+    def test_content_under_the_name_of_other_content_is_refused(
+        self, tmp_path: Path, hash_: str
+    ) -> None:
+        path = "model.safetensors" if hash_ == "sha256" else "config.json"
+        hub = tmp_path / "huggingface/hub"
+        write_cache(hub, "org/tiny", {path: self.OURS})
+        before = tree(tmp_path)
+        model = model_record({"x": b"evil"}, name="org/tiny", revision="dev")
+        model["files"][0]["etag"] = etag(path, self.OURS)
+        bundle = tmp_path.parent / f"{tmp_path.name}.tar.zst"
+        bundle.write_bytes(assembled(parts_of(manifest_of(model), [b"evil"])))
+        with pytest.raises((FormatError, DamagedError), match="etag"):
+            unpack_below(tmp_path, bundle)
+        assert tree(tmp_path) == before
 
 
 class TestEnvironmentFile:
@@ -369,11 +392,25 @@ class TestEnvironmentFile:
         assert str(tmp_path / "first") not in text
 
     def test_goes_where_it_is_wanted(self, bundle: Path, tmp_path: Path) -> None:
-        place = tmp_path / "new folder" / "x.env"
+        place = tmp_path / "a folder" / "x.env"
+        place.parent.mkdir()
         options = ["--root", tmp_path / "root", "--env", place]
         assert run("unpack", bundle, *options, home=tmp_path).code == 0
         assert "HF_HUB_OFFLINE" in place.read_text()
         assert not (tmp_path / "offline.env").exists()
+
+    def test_a_missing_folder_is_told_before_anything_is_written(
+        self, bundle: Path, tmp_path: Path
+    ) -> None:
+        options = ["--root", tmp_path / "root", "--env", "missing/x.env"]
+        ran = run("unpack", bundle, *options, home=tmp_path)
+        assert (ran.code, len(ran.err.splitlines())) == (6, 1)
+        assert tree(tmp_path) == {}
+
+    def test_other_places_than_before_are_noted(self, bundle: Path, tmp_path: Path) -> None:
+        for name, noted in (("one", False), ("one", False), ("two", True)):
+            ran = run("unpack", bundle, "--root", tmp_path / name, home=tmp_path)
+            assert ("offline.env named other places before" in ran.out) == noted
 
     def test_a_folder_in_its_place_is_told_before_anything_is_written(
         self, bundle: Path, tmp_path: Path

@@ -79,8 +79,8 @@ def _folder(kind: str | None, name: str) -> PurePosixPath:
     if kind not in _KINDS:
         raise ValueError(f"{shown(name)} is of kind {shown(kind)}, not one of {', '.join(_KINDS)}")
     parts = relative_path(name).parts
-    # `--` stands for the slash in folder names, so the Hub allows it in no name.
-    if len(parts) > 2 or "--" in name:
+    # `--` stands for the slash in folder names, so the Hub allows it in no name, nor `-` at an end.
+    if len(parts) > 2 or "--" in name or any(part.strip("-") != part for part in parts):
         raise ValueError(f"{shown(name)} is not a repository's name")
     return relative_path("--".join([f"{kind}s", *parts]))
 
