@@ -13,8 +13,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bundler.digest import Digest
     from bundler.environment import Roots, find_roots
-    from bundler.errors import BundlerError
+    from bundler.errors import (
+        BundlerError,
+        DamagedError,
+        Faults,
+        FormatError,
+        RequestError,
+        TargetError,
+        TrustError,
+        UnavailableError,
+    )
     from bundler.inspection import Inspection, inspect
     from bundler.packing import Packed, PackPlan, pack, plan_pack
     from bundler.selection import Selection
@@ -25,6 +35,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BundlerError": "errors",
+    "DamagedError": "errors",
+    "Digest": "digest",
+    "Faults": "errors",
+    "FormatError": "errors",
+    "RequestError": "errors",
+    "TargetError": "errors",
+    "TrustError": "errors",
+    "UnavailableError": "errors",
     "Inspection": "inspection",
     "PackPlan": "packing",
     "Packed": "packing",
@@ -43,11 +61,19 @@ _HOMES = {
 
 __all__ = [
     "BundlerError",
+    "DamagedError",
+    "Digest",
+    "Faults",
+    "FormatError",
     "Inspection",
     "PackPlan",
     "Packed",
+    "RequestError",
     "Roots",
     "Selection",
+    "TargetError",
+    "TrustError",
+    "UnavailableError",
     "Unpacked",
     "Verification",
     "find_roots",

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import bundler
 from bundler.digest import Digest
+from bundler.env_file import ENV_FILE
 from bundler.environment import find_roots
 from bundler.errors import (
     EXIT_CODES,
@@ -172,7 +173,6 @@ def pack(
     from bundler.packing import PackPlan, default_store
     from bundler.request import read_request
     from bundler.selection import Selection
-    from bundler.store import BlobStore
 
     wanted = [*(models or []), *(specs or [])]
     for path in requests or []:
@@ -184,12 +184,12 @@ def pack(
 
     def tell(plan: PackPlan) -> None:
         if not json_:
-            print(report.planned(plan, plan.missing_size(BlobStore(folder))), file=words)
+            print(report.planned(plan), file=words)
 
     if dry_run:
-        plan = bundler.plan_pack(wanted, selection=selection, endpoint=endpoint)
+        plan = bundler.plan_pack(wanted, selection=selection, endpoint=endpoint, store=folder)
         if json_:
-            _print_json(plan.to_json(BlobStore(folder)))
+            _print_json(plan.to_json())
         tell(plan)
         return
     if output == "-" and json_:
@@ -260,7 +260,7 @@ def unpack(
             help="The file to source afterwards, for bash, zsh, dash and fish.",
             envvar="BUNDLER_ENV",
         ),
-    ] = Path("offline.env"),
+    ] = Path(ENV_FILE),
     digest: ExpectedDigest = None,
     jobs: Jobs = None,
     dry_run: DryRun = False,
@@ -278,17 +278,21 @@ def unpack(
         hf_home=_folder(hf_home, "--hf-home"),
         torch_home=_folder(torch_home, "--torch-home"),
     )
-    arguments: dict[str, Any] = {
-        "roots": roots,
-        "only": only or (),
-        "env": env,
-        "digest": _digest(digest),
-        "progress": _Bars(),
-    }
+    source, expected, wanted = _source(bundle_), _digest(digest), only or ()
     if dry_run:
-        result = bundler.plan_unpack(_source(bundle_), **arguments)
+        result = bundler.plan_unpack(
+            source, roots=roots, only=wanted, env=env, digest=expected, progress=_Bars()
+        )
     else:
-        result = bundler.unpack(_source(bundle_), jobs=jobs, **arguments)
+        result = bundler.unpack(
+            source,
+            roots=roots,
+            only=wanted,
+            env=env,
+            digest=expected,
+            jobs=jobs,
+            progress=_Bars(),
+        )
     if json_:
         _print_json(result.to_json())
         return

@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -46,23 +46,16 @@ class PackPlan:
     """What a pack will bring: pinned snapshots with the files chosen. Sizes in bytes."""
 
     snapshots: tuple[RemoteSnapshot, ...]
-
-    def contents(self) -> Iterator[tuple[str, RemoteFile]]:
-        """Each content once, with a name for messages."""
-        seen: set[str] = set()
-        for snapshot in self.snapshots:
-            for file in snapshot.files:
-                if file.identity not in seen:
-                    seen.add(file.identity)
-                    yield f"{file.path} of {snapshot.name}", file
+    missing_size: int
+    """Of what is still to be downloaded."""
 
     @property
     def size(self) -> int:
         """Of everything in the bundle before compression, as far as upstream tells sizes."""
-        return sum(file.size or 0 for _, file in self.contents())
+        return sum(file.size or 0 for _, file in _contents(self.snapshots))
 
-    def to_json(self, store: BlobStore) -> dict[str, Any]:
-        """The same as plain values, for programs; `store` tells what is downloaded already."""
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values, for programs."""
         return {
             "models": [
                 {
@@ -80,17 +73,9 @@ class PackPlan:
                 }
                 for snapshot in self.snapshots
             ],
-            "download_size": self.missing_size(store),
+            "download_size": self.missing_size,
             "size": self.size,
         }
-
-    def missing_size(self, store: BlobStore) -> int:
-        """Of what is still to be downloaded."""
-        return sum(
-            max(0, (file.size or 0) - store.partial_size(file.identity))
-            for _, file in self.contents()
-            if store.find(file.identity) is None
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +96,36 @@ class Packed:
         }
 
 
+def _contents(snapshots: Sequence[RemoteSnapshot]) -> Iterator[tuple[str, RemoteFile]]:
+    """Each content once, with a name for messages."""
+    seen: set[str] = set()
+    for snapshot in snapshots:
+        for file in snapshot.files:
+            if file.identity not in seen:
+                seen.add(file.identity)
+                yield f"{file.path} of {snapshot.name}", file
+
+
+def _missing(
+    contents: Iterable[tuple[str, RemoteFile]], store: BlobStore
+) -> list[tuple[str, RemoteFile]]:
+    """What of `contents` the store does not have whole."""
+    return [(what, file) for what, file in contents if store.find(file.identity) is None]
+
+
+def _missing_size(file: RemoteFile, store: BlobStore) -> int:
+    """Bytes of `file` that the store does not have even in part."""
+    return max(0, (file.size or 0) - store.partial_size(file.identity))
+
+
 def default_store() -> Path:
     """The folder that keeps downloads: `$XDG_CACHE_HOME/bundler`, else `~/.cache/bundler`."""
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.path.abspath(os.path.expanduser(caches))) / "bundler"
+
+
+def _store(folder: Path | str | None) -> BlobStore:
+    return BlobStore(Path(folder) if folder else default_store())
 
 
 def plan_pack(
@@ -122,15 +133,17 @@ def plan_pack(
     *,
     selection: Selection = Selection(),
     endpoint: str | None = None,
+    store: Path | str | None = None,
     sources: Sequence[Source] = SOURCES,
 ) -> PackPlan:
     """Resolve `specs` from metadata alone: nothing is downloaded, nothing is written.
 
-    `endpoint`: the Hub to ask, by default that of `HF_ENDPOINT`, else the public one. Raises
-    Faults with every RequestError and UnavailableError of the request.
+    `endpoint`: the Hub to ask, by default that of `HF_ENDPOINT`, else the public one. `store`: the
+    folder that keeps downloads (`default_store`). Raises Faults with every RequestError and
+    UnavailableError of the request.
     """
     with closing(Web()) as web:
-        return _plan(specs, selection, Hub(web, endpoint), sources)
+        return _plan(specs, selection, Hub(web, endpoint), sources, _store(store))
 
 
 def pack(
@@ -160,16 +173,20 @@ def pack(
     if isinstance(output, (str, Path)):
         _check_output(Path(output))
     with closing(Web()) as web:
-        plan = _plan(specs, selection, Hub(web, endpoint), sources)
+        plan = _plan(specs, selection, Hub(web, endpoint), sources, _store(store))
         if on_plan is not None:
             on_plan(plan)
-        with BlobStore(Path(store) if store else default_store()) as blobs:
+        with _store(store) as blobs:
             manifest = _fetch_all(plan, blobs, progress)
             return _write(manifest, blobs, output, level, jobs, progress)
 
 
 def _plan(
-    specs: Sequence[str], selection: Selection, hub: Hub, sources: Sequence[Source]
+    specs: Sequence[str],
+    selection: Selection,
+    hub: Hub,
+    sources: Sequence[Source],
+    store: BlobStore,
 ) -> PackPlan:
     if isinstance(specs, str):
         specs = [specs]
@@ -188,7 +205,9 @@ def _plan(
     faults = [result for result in results if isinstance(result, BundlerError)]
     if faults:
         raise Faults(faults)
-    return PackPlan(_one_name_each([s for r in results if isinstance(r, list) for s in r]))
+    snapshots = _one_name_each([s for r in results if isinstance(r, list) for s in r])
+    missing = _missing(_contents(snapshots), store)
+    return PackPlan(snapshots, sum(_missing_size(file, store) for _, file in missing))
 
 
 def _checked(snapshot: RemoteSnapshot) -> RemoteSnapshot:
@@ -232,11 +251,11 @@ def _fetch_all(plan: PackPlan, store: BlobStore, progress: Progress) -> Manifest
     stop = threading.Event()
     blobs: dict[str, Blob] = {}
     faults: list[BundlerError] = []
-    contents = list(plan.contents())
-    missing = [(what, file) for what, file in contents if store.find(file.identity) is None]
-    _check_store_space(plan, store)
+    contents = list(_contents(plan.snapshots))
+    missing = _missing(contents, store)
     total = sum(file.size or 0 for _, file in missing)
-    done = sum(store.partial_size(file.identity) for _, file in missing)
+    done = total - sum(_missing_size(file, store) for _, file in missing)
+    _check_store_space(total - done, store)
     pool = ThreadPoolExecutor(PARALLEL, "download")
     with progress.start("downloading", total, done) as meter:
 
@@ -338,9 +357,8 @@ def _check_output(path: Path) -> None:
         raise TargetError(f"not allowed to write to {path.parent}: change --output")
 
 
-def _check_store_space(plan: PackPlan, store: BlobStore) -> None:
+def _check_store_space(needed: int, store: BlobStore) -> None:
     free = shutil.disk_usage(store.root).free
-    needed = plan.missing_size(store)
     if needed > free:
         raise TargetError(
             f"the store {store.root} has {amount(free)} free, and {amount(needed)} are to be "

@@ -33,6 +33,8 @@ _BLOBS = STAGING / "blobs"
 _TREE = STAGING / "tree"
 """Holds what is built, at the paths that it will have below the root."""
 _PART = ".part"
+_LARGE = 1 << 20
+"""Bytes; smaller blobs are synced together at the end, which is quicker."""
 
 
 class Target:
@@ -46,6 +48,7 @@ class Target:
         self._new_folders = [folder for folder in (root, *root.parents) if not folder.exists()]
         self._stack = ExitStack()
         self._staged: dict[Digest, int] = {}
+        self._unsynced: list[str] = []
 
     def __enter__(self) -> Target:
         """Make the root, take the lock, see what an earlier run left. Raises TargetError."""
@@ -132,7 +135,7 @@ class Target:
             return (self.root / file.path).stat().st_mtime_ns
 
     def stage(self, blob: Blob, content: Readable, count: Callable[[int], None]) -> None:
-        """Take in a blob, counting its bytes.
+        """Take in a blob, counting its bytes; `sync` makes it last.
 
         `content` must verify itself. Raises what it raises, and TargetError.
         """
@@ -145,9 +148,21 @@ class Target:
                 file.write(data)
                 count(len(data))
             file.flush()
-            os.fsync(file.fileno())
+            if blob.size >= _LARGE:
+                os.fsync(file.fileno())
+            else:
+                self._unsynced.append(name)
             os.rename(name + _PART, name, src_dir_fd=self._blobs, dst_dir_fd=self._blobs)
         self._staged[blob.digest] = blob.size
+
+    def sync(self) -> None:
+        """Make all that was staged outlast a loss of power."""
+        with told(self.root, "--root"):
+            for name in self._unsynced:
+                with open(name, "rb", opener=self._opener) as file:
+                    os.fsync(file.fileno())
+            self._unsynced.clear()
+            os.fsync(self._blobs)
 
     def open(self, blob: Blob) -> BinaryIO:
         """A staged blob, for reading; the caller closes it."""

@@ -30,7 +30,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def planned(plan: PackPlan, missing_size: int) -> str:
+def planned(plan: PackPlan) -> str:
     """What a pack will bring."""
     lines = []
     for snapshot in plan.snapshots:
@@ -41,7 +41,7 @@ def planned(plan: PackPlan, missing_size: int) -> str:
             *_left_out(snapshot.omitted),
         ]
     lines.append(
-        f"{counted(len(plan.snapshots), 'model')}: {amount(missing_size)} to download, "
+        f"{counted(len(plan.snapshots), 'model')}: {amount(plan.missing_size)} to download, "
         f"{amount(plan.size)} in the bundle before compression"
     )
     return printable("\n".join(lines))

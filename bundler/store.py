@@ -21,7 +21,10 @@ from bundler.errors import TargetError
 
 
 class BlobStore:
-    """The blobs below `root`. A context manager: it belongs to one process at a time."""
+    """The blobs below `root`. A context manager: it belongs to one process at a time.
+
+    `find` and `partial_size` only look, and may be asked outside the context too.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from bundler.digest import Blob, Digest, digest_of
@@ -70,7 +70,7 @@ def survey(
     something stands in the way.
     """
     with told(root, "--root"):
-        wanted = _without_contradictions(_redirected(root, placement) for placement in placements)
+        wanted = _without_contradictions(_redirected(root, placements))
         _check_obstacles(root, wanted)
         files = [p for p in wanted if isinstance(p, File)]
         blobs = {file.path: file.blob for file in files}
@@ -87,31 +87,35 @@ def survey(
         )
 
 
-def _redirected(root: Path, placement: Placement) -> Placement:
-    """The placement where an alias in the cache leads it.
+def _redirected(root: Path, placements: Iterable[Placement]) -> Iterator[Placement]:
+    """The placements where an alias in the cache leads them.
 
     An earlier bundle may have stored this repository under its other name, and have made the
-    folder that we would write to a link to that one: then that is where to write. Only a link to
-    a real folder beside it counts; any other is refused when it is opened.
+    folder that we would write to a link to that one: then that is where to write.
     """
-    folder = PurePosixPath(placement.path.parts[0])
-    if len(placement.path.parts) == 1 or not (root / folder).is_symlink():
-        return placement
-    other = PurePosixPath(os.readlink(root / folder))
-    beside = len(other.parts) == 1 and other.name != ".."
-    if not beside or (root / other).is_symlink() or not (root / other).is_dir():
-        return placement
+    homes: dict[str, PurePosixPath] = {}
+    for placement in placements:
+        folder = placement.path.parts[0]
+        if len(placement.path.parts) == 1:
+            yield placement
+            continue
+        if folder not in homes:
+            homes[folder] = _home(root, folder)
+        home = homes[folder]
+        moved = replace(placement, path=home / placement.path.relative_to(folder))
+        if isinstance(moved, Link) and moved.target.parts[0] == folder:
+            moved = replace(moved, target=home / moved.target.relative_to(folder))
+        yield moved
 
-    def moved(path: PurePosixPath) -> PurePosixPath:
-        return other / path.relative_to(folder) if folder in path.parents else path
 
-    if isinstance(placement, File):
-        return File(moved(placement.path), placement.blob)
-    if isinstance(placement, Link):
-        return Link(moved(placement.path), moved(placement.target))
-    if isinstance(placement, Text):
-        return Text(moved(placement.path), placement.content, placement.merge)
-    return Absent(moved(placement.path))
+def _home(root: Path, folder: str) -> PurePosixPath:
+    """The folder itself, or the real one beside it that it is a link to; no other link counts."""
+    if (root / folder).is_symlink():
+        target = PurePosixPath(os.readlink(root / folder))
+        beside = len(target.parts) == 1 and target.name != ".."
+        if beside and (root / target).is_dir() and not (root / target).is_symlink():
+            return target
+    return PurePosixPath(folder)
 
 
 def _without_contradictions(placements: Iterable[Placement]) -> list[Placement]:

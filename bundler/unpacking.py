@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -13,8 +11,9 @@ from typing import Any
 
 from bundler.archive import BundleReader, BundleSource, open_bundle
 from bundler.digest import Blob, Digest, VerifiedReader
-from bundler.environment import MARK, Roots, find_roots, shell_file
-from bundler.errors import DamagedError, Faults, FormatError, RequestError, TargetError, amount
+from bundler.env_file import ENV_FILE, env_path, write_env_file
+from bundler.environment import Roots, find_roots
+from bundler.errors import DamagedError, Faults, FormatError, RequestError
 from bundler.layouts import layout_of
 from bundler.layouts.placement import File, Link, Placement, Text
 from bundler.manifest import Manifest, Snapshot
@@ -27,11 +26,9 @@ from bundler.receipt import (
     read_receipts,
     write_receipt,
 )
+from bundler.space import check_space, free_space
 from bundler.spec import Spec
 from bundler.survey import Survey, Trusted, can_link, links_wanted, survey
-from bundler.whole_file import write_text
-
-ENV_FILE = "offline.env"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ class Unpacked:
     @property
     def free_size(self) -> int:
         """Free space where the caches are or will be; the least, if they are in several places."""
-        return min(_free(self.roots.path(name)) for name in self.work)
+        return min(free_space(self.roots.path(name)) for name in self.work)
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
@@ -98,7 +95,7 @@ def plan_unpack(
     Raises as `unpack` does, as far as that can be told without the content.
     """
     roots = roots or find_roots()
-    env_file = _env_path(env)
+    env_file = env_path(env)
     with open_bundle(bundle, digest) as reader:
         snapshots = _chosen(reader.manifest, only)
         trusted = _Trust(roots.hf_home)
@@ -111,7 +108,7 @@ def plan_unpack(
             )
             for name, members in _by_root(snapshots).items()
         }
-        _check_space({roots.path(name): survey.files for name, survey in work.items()})
+        check_space({roots.path(name): survey.files for name, survey in work.items()})
         reader.check_end()
         return Unpacked(reader.digest, snapshots, roots, work, env_file)
 
@@ -138,7 +135,7 @@ def unpack(
     """
     roots = roots or find_roots()
     progress = progress or Silent()
-    env_file = _env_path(env)
+    env_file = env_path(env)
     with open_bundle(bundle, digest) as reader, ExitStack() as stack:
         snapshots = _chosen(reader.manifest, only)
         trusted = _Trust(roots.hf_home)
@@ -148,49 +145,21 @@ def unpack(
             targets[name] = target = stack.enter_context(Target(root, progress))
             placements = _placements(members, root, target.links)
             work[name] = survey(root, placements, trusted.of(name), progress)
-        _check_space(
+        check_space(
             {
                 target.root: [file for file in work[name].files if not target.has(file.blob)]
                 for name, target in targets.items()
             }
         )
         _stage(reader, work, targets, jobs, progress)
+        for target in targets.values():
+            target.sync()
         # Before anything becomes visible: after a kill, it tells what is bundler's own.
         write_receipt(roots.hf_home, _receipt(reader.digest, snapshots, work, targets))
         for name, target in targets.items():
             target.publish(work[name])
-    replaced = False
-    if env_file is not None:
-        text = shell_file(roots.variables())
-        replaced = env_file.exists() and env_file.read_bytes() != os.fsencode(text)
-        write_text(env_file, text, "--env")
+    replaced = env_file is not None and write_env_file(env_file, roots)
     return Unpacked(reader.digest, snapshots, roots, work, env_file, replaced)
-
-
-def _env_path(env: Path | str | None) -> Path | None:
-    """Where the environment file goes; a file there that bundler did not write is left alone."""
-    if env is None:
-        return None
-    path = Path(os.path.abspath(env))
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise TargetError(
-            f"cannot write {path.name} in {path.parent}: name another place with --env, "
-            "such as --env ~/offline.env"
-        )
-    if path.exists() and not path.is_file():
-        raise TargetError(f"{path} is not a file: name another place with --env")
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            ours = file.readline().rstrip("\n") == MARK
-    except FileNotFoundError:
-        return path
-    except OSError as error:
-        raise TargetError(
-            f"cannot write {path}: {error.strerror}; name another with --env"
-        ) from None
-    if not ours:
-        raise TargetError(f"{path} is not bundler's own file: name another one with --env")
-    return path
 
 
 def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:
@@ -250,34 +219,6 @@ class _Trust:
             return self._files.get((root, path)) == (blob, mtime_ns)
 
         return trusted
-
-
-def _check_space(missing: Mapping[Path, Sequence[File]]) -> None:
-    """Raise TargetError if the files missing below each root do not fit."""
-    needed: dict[int, int] = defaultdict(int)
-    for root, files in missing.items():
-        place = _existing(root)
-        block = os.statvfs(place).f_frsize
-        device = place.stat().st_dev
-        needed[device] += sum(-(-file.blob.size // block) * block for file in files)
-        free = _free(root)
-        if needed[device] > free:
-            raise TargetError(
-                f"{root} has {amount(free)} free, and {amount(needed[device])} are needed: "
-                "free some space, choose another folder with --root, or fewer models with --only"
-            )
-
-
-def _free(path: Path) -> int:
-    """Bytes free where `path` is or would be."""
-    return shutil.disk_usage(_existing(path)).free
-
-
-def _existing(path: Path) -> Path:
-    """`path`, or what there is of it."""
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def _stage(

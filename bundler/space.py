@@ -1,0 +1,40 @@
+"""Whether it fits, before anything is written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bundler.errors import TargetError, amount
+from bundler.layouts.placement import File
+
+
+def check_space(missing: Mapping[Path, Sequence[File]]) -> None:
+    """Raise TargetError if the files missing below each root do not fit."""
+    needed: dict[int, int] = defaultdict(int)
+    for root, files in missing.items():
+        place = _existing(root)
+        block = os.statvfs(place).f_frsize
+        device = place.stat().st_dev
+        needed[device] += sum(-(-file.blob.size // block) * block for file in files)
+        free = free_space(root)
+        if needed[device] > free:
+            raise TargetError(
+                f"{root} has {amount(free)} free, and {amount(needed[device])} are needed: "
+                "free some space, choose another folder with --root, or fewer models with --only"
+            )
+
+
+def free_space(path: Path) -> int:
+    """Bytes free where `path` is or would be."""
+    return shutil.disk_usage(_existing(path)).free
+
+
+def _existing(path: Path) -> Path:
+    """`path`, or what there is of it."""
+    while not path.exists():
+        path = path.parent
+    return path
