@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 
 from bundler.errors import TargetError
 
@@ -31,12 +30,7 @@ class Folders:
     def __enter__(self) -> Folders:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for handle in self._open.values():
             os.close(handle)
         self._open.clear()

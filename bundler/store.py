@@ -13,7 +13,6 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from bundler.digest import Blob, Digest
@@ -47,12 +46,7 @@ class BlobStore:
             ) from None
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lock.close()
 
     def find(self, identity: str) -> Blob | None:

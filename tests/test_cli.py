@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -178,7 +180,7 @@ class TestVerify:
 @pytest.mark.parametrize(("command", "said"), [("verify", "verifying"), ("unpack", "unpacking")])
 def test_progress_is_for_terminals(bundle: Path, tmp_path: Path, command: str, said: str) -> None:
     ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (25, 80))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 80, 0, 0))
     with subprocess.Popen(
         [sys.executable, "-m", "bundler", command, bundle],
         cwd=tmp_path, env=command_environment(tmp_path), stdout=subprocess.DEVNULL, stderr=theirs,
