@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from bundler.digest import Blob, Digest
 from bundler.errors import FormatError, shown
-from bundler.names import MAX_TEXT_LENGTH, UNPRINTABLE, relative_path
+from bundler.names import MAX_TEXT_LENGTH, UNPRINTABLE, folders_above, relative_path
 
 FORMAT_VERSION = 1
 MAX_MANIFEST_SIZE = 32 << 20
@@ -252,10 +252,8 @@ def _check_paths_agree(files: tuple[FileEntry, ...]) -> None:
     paths = {entry.path for entry in files}
     if len(paths) != len(files):
         raise ValueError("the same path twice")
-    for path in paths:
-        for folder in path.parents:
-            if folder in paths:
-                raise ValueError(f"{shown(folder)} is both a file and a folder")
+    for folder in paths & folders_above(paths):
+        raise ValueError(f"{shown(folder)} is both a file and a folder")
 
 
 def _check_blobs_agree(manifest: Manifest) -> None:

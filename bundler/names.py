@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from bundler.errors import shown
@@ -46,6 +47,17 @@ def relative_path(text: str) -> PurePosixPath:
         if len(part.encode()) > MAX_NAME_LENGTH:
             raise ValueError(f"more than {MAX_NAME_LENGTH} bytes in one component of {shown(text)}")
     return PurePosixPath(*parts)
+
+
+def folders_above(paths: Iterable[PurePosixPath]) -> set[PurePosixPath]:
+    """Every folder on the way to one of `paths`, without the start of all."""
+    found: set[PurePosixPath] = set()
+    for path in paths:
+        folder = path.parent
+        while folder not in found and folder.parts:
+            found.add(folder)
+            folder = folder.parent
+    return found
 
 
 def plain_text(text: str) -> str:

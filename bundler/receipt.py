@@ -11,7 +11,7 @@ from typing import Any
 from bundler.digest import Blob, Digest
 from bundler.errors import TargetError
 from bundler.names import relative_path
-from bundler.whole_file import write_text
+from bundler.whole_file import told, write_text
 
 _VERSION = 1
 
@@ -95,8 +95,9 @@ def read_receipts(hf_home: Path) -> Iterator[Receipt]:
 
 def write_receipt(hf_home: Path, receipt: Receipt) -> None:
     """Keep `receipt`, merged with an earlier one of the same bundle. Raises TargetError."""
-    earlier = {other.bundle: other for other in read_receipts(hf_home)}.get(receipt.bundle)
     path = receipt_path(hf_home, receipt.bundle)
+    with told(path.parent, "--root"):
+        earlier = _from_json(path.read_bytes()) if path.is_file() else None
     write_text(path, _to_json(receipt.merged(earlier)), "--root")
 
 

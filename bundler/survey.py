@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from bundler.digest import Blob, Digest, digest_of
 from bundler.errors import FormatError, TargetError, shown
 from bundler.layouts.placement import Absent, File, Link, Placement, Text
+from bundler.names import folders_above
 from bundler.progress import Progress
 from bundler.whole_file import told
 
@@ -125,26 +126,21 @@ def _without_contradictions(placements: Iterable[Placement]) -> list[Placement]:
         other = by_path.setdefault(placement.path, placement)
         if _meaning(other) != _meaning(placement):
             raise FormatError(f"the bundle puts two different things at {shown(placement.path)}")
-    for path in by_path:
-        for folder in path.parents:
-            if folder in by_path:
-                raise FormatError(
-                    f"the bundle makes {shown(folder)} both a folder and something else"
-                )
+    for folder in by_path.keys() & folders_above(by_path):
+        raise FormatError(f"the bundle makes {shown(folder)} both a folder and something else")
     return list(by_path.values())
 
 
 def _check_obstacles(root: Path, wanted: Iterable[Placement]) -> None:
     """Raise TargetError if a link or a file stands where a folder is needed, before any change."""
-    needed = {
-        folder
+    needed = folders_above(
+        placement.path
         for placement in wanted
         if not isinstance(placement, Absent) or _hides(root / placement.path)
-        for folder in placement.path.parents
-    }
+    )
     for folder in sorted(needed, key=lambda folder: len(folder.parts)):
         path = root / folder
-        if folder.parts and os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
             raise TargetError(f"{path} is a link or a file where a folder belongs: move it away")
 
 
