@@ -212,6 +212,8 @@ class Target:
         try:
             # A second name, so that the staged blob outlives a kill before the end.
             os.link(name, path.name, src_dir_fd=self._blobs, dst_dir_fd=parent)
+        except FileExistsError:
+            raise  # Two names that this file system takes for one.
         except OSError:
             os.rename(name, path.name, src_dir_fd=self._blobs, dst_dir_fd=parent)
         finally:

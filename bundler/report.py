@@ -41,7 +41,7 @@ def planned(plan: PackPlan) -> str:
             *_left_out(snapshot.omitted),
         ]
     lines.append(
-        f"{counted(len(plan.snapshots), 'model')}: {amount(plan.missing_size)} to download, "
+        f"in all: {amount(plan.missing_size)} to download, "
         f"{amount(plan.size)} in the bundle before compression"
     )
     return printable("\n".join(lines))
