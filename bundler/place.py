@@ -37,6 +37,15 @@ _LARGE = 1 << 20
 """Bytes; smaller blobs are synced together at the end, which is quicker."""
 
 
+def has_staging(root: Path) -> bool:
+    """Whether a run that was killed left something below `root`, if only an empty folder."""
+    try:
+        left = os.listdir(root / STAGING.parent)
+    except OSError:
+        return False
+    return not left or STAGING.name in left
+
+
 class Target:
     """One root while it is written to. A context manager: it belongs to one process at a time."""
 

@@ -37,6 +37,11 @@ class Survey:
         return {file.blob.digest: file.blob for file in self.files}
 
     @property
+    def is_done(self) -> bool:
+        """Whether all that is wanted stands there."""
+        return not (self.files or self.links or self.texts or self.absent)
+
+    @property
     def size(self) -> int:
         """Space that the files to write take."""
         return sum(file.blob.size for file in self.files)

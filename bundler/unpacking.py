@@ -17,7 +17,7 @@ from bundler.errors import DamagedError, Faults, FormatError, RequestError
 from bundler.layouts import layout_of
 from bundler.layouts.placement import File, Link, Placement, Text
 from bundler.manifest import Manifest, Snapshot
-from bundler.place import Target
+from bundler.place import Target, has_staging
 from bundler.progress import Progress, Silent
 from bundler.receipt import (
     InstalledFile,
@@ -98,16 +98,7 @@ def plan_unpack(
     env_file = env_path(env)
     with open_bundle(bundle, digest) as reader:
         snapshots = _chosen(reader.manifest, only)
-        trusted = _Trust(roots.hf_home)
-        work = {
-            name: survey(
-                roots.path(name),
-                _placements(members, roots.path(name), links_wanted()),
-                trusted.of(name),
-                progress or Silent(),
-            )
-            for name, members in _by_root(snapshots).items()
-        }
+        work = _survey_all(snapshots, roots, _Known(roots.hf_home), progress or Silent())
         check_space({roots.path(name): survey.files for name, survey in work.items()})
         reader.check_end()
         return Unpacked(reader.digest, snapshots, roots, work, env_file)
@@ -136,15 +127,36 @@ def unpack(
     roots = roots or find_roots()
     progress = progress or Silent()
     env_file = env_path(env)
-    with open_bundle(bundle, digest) as reader, ExitStack() as stack:
+    with open_bundle(bundle, digest) as reader:
         snapshots = _chosen(reader.manifest, only)
-        trusted = _Trust(roots.hf_home)
+        known = _Known(roots.hf_home)
+        work = _survey_all(snapshots, roots, known, progress)
+        left_over = any(has_staging(roots.path(name)) for name in work)
+        if left_over or not known.all_of(reader.digest, work):
+            work = _install(reader, snapshots, roots, known, jobs, progress)
+        else:
+            _stage(reader, work, {}, jobs, progress)  # A pipe is read to its end all the same.
+    replaced = env_file is not None and write_env_file(env_file, roots)
+    return Unpacked(reader.digest, snapshots, roots, work, env_file, replaced)
+
+
+def _install(
+    reader: BundleReader,
+    snapshots: Sequence[Snapshot],
+    roots: Roots,
+    known: _Known,
+    jobs: int | None,
+    progress: Progress,
+) -> dict[str, Survey]:
+    """Do what there is to do below each root; the result tells what it was."""
+    with ExitStack() as stack:
         targets, work = {}, {}
         for name, members in _by_root(snapshots).items():
             root = roots.path(name)
             targets[name] = target = stack.enter_context(Target(root, progress))
+            # Again, now that nobody else writes there; what was read is not read twice.
             placements = _placements(members, root, target.links)
-            work[name] = survey(root, placements, trusted.of(name), progress)
+            work[name] = survey(root, placements, known.trusted(name), progress)
         check_space(
             {
                 target.root: [file for file in work[name].files if not target.has(file.blob)]
@@ -158,8 +170,7 @@ def unpack(
         write_receipt(roots.hf_home, _receipt(reader.digest, snapshots, work, targets))
         for name, target in targets.items():
             target.publish(work[name])
-    replaced = env_file is not None and write_env_file(env_file, roots)
-    return Unpacked(reader.digest, snapshots, roots, work, env_file, replaced)
+    return work
 
 
 def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:
@@ -204,21 +215,57 @@ def _placements(snapshots: Sequence[Snapshot], root: Path, links: bool) -> Itera
             raise FormatError(f"the manifest of this bundle is refused: {error}") from None
 
 
-class _Trust:
-    """What receipts vouch for, so that it is not read again."""
+class _Known:
+    """What need not be read again: what receipts vouch for, and what this run has read."""
 
     def __init__(self, hf_home: Path) -> None:
-        self._files = {
-            (file.root, file.path): (file.blob, file.mtime_ns)
-            for receipt in read_receipts(hf_home)
-            for file in receipt.files
-        }
+        self._files: dict[tuple[str, PurePosixPath], tuple[Blob, int]] = {}
+        self._installed: set[tuple[Digest, str, PurePosixPath]] = set()
+        for receipt in read_receipts(hf_home):
+            for file in receipt.files:
+                self._files[file.root, file.path] = (file.blob, file.mtime_ns)
+                self._installed.add((receipt.bundle, file.root, file.path))
 
-    def of(self, root: str) -> Trusted:
+    def trusted(self, root: str) -> Trusted:
+        """For `survey`, of the root of that name."""
+
         def trusted(path: PurePosixPath, blob: Blob, mtime_ns: int) -> bool:
             return self._files.get((root, path)) == (blob, mtime_ns)
 
         return trusted
+
+    def add(self, root: str, path: Path, work: Survey) -> None:
+        """Note what a survey of `root`, which stands at `path`, found to be right."""
+        missing = {file.path for file in work.files}
+        for file in work.wanted:
+            if isinstance(file, File) and file.path not in missing:
+                mtime_ns = (path / file.path).stat().st_mtime_ns
+                self._files[root, file.path] = (file.blob, mtime_ns)
+
+    def all_of(self, bundle: Digest, work: Mapping[str, Survey]) -> bool:
+        """Whether nothing is left to do, and a receipt of `bundle` says so."""
+        return all(
+            survey.is_done
+            and all(
+                (bundle, root, file.path) in self._installed
+                for file in survey.wanted
+                if isinstance(file, File)
+            )
+            for root, survey in work.items()
+        )
+
+
+def _survey_all(
+    snapshots: Sequence[Snapshot], roots: Roots, known: _Known, progress: Progress
+) -> dict[str, Survey]:
+    """What there is to do below each root, by its name."""
+    work = {}
+    for name, members in _by_root(snapshots).items():
+        root = roots.path(name)
+        placements = _placements(members, root, links_wanted())
+        work[name] = survey(root, placements, known.trusted(name), progress)
+        known.add(name, root, work[name])
+    return work
 
 
 def _stage(

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -346,6 +347,19 @@ class TestDigest:
         ran = run("unpack", bundle, "--digest", "0" * 63, home=tmp_path)
         assert (ran.code, len(ran.err.splitlines())) == (2, 1)
         assert tree(tmp_path) == {}
+
+
+def test_a_complete_cache_that_is_read_only_needs_nothing(
+    bundle: Path, tmp_path: Path, small_disk: Callable[[str], Path]
+) -> None:
+    disk = small_disk("size=64m")
+    assert run("unpack", bundle, "--root", disk, home=tmp_path).code == 0
+    before = tree(disk)
+    small_disk("ro")
+    ran = run("unpack", bundle, "--root", disk, home=tmp_path)
+    assert (ran.code, ran.err) == (0, "")
+    assert "everything is there already" in ran.out
+    assert tree(disk) == before
 
 
 class TestEtags:
