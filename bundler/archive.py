@@ -119,7 +119,8 @@ def write_bundle(
 class BundleReader:
     """A bundle opened for reading: its manifest at once, its blobs on demand.
 
-    `manifest` is parsed and checked; `digest`, the bundle's id, is that of `manifest_bytes`.
+    `manifest` is parsed and checked; `digest`, the bundle's id, is that of `manifest_bytes`;
+    `members` are all that follow the manifest, in the order of the file.
     """
 
     def __init__(self, source: BinaryIO, expected: Digest | None = None) -> None:
@@ -136,6 +137,9 @@ class BundleReader:
             raise TrustError(f"this is another bundle than the one named: its id is {self.digest}")
         self.manifest = Manifest.from_bytes(content)
         self.manifest_bytes = content
+        self.members = tuple(members(self.manifest, len(content)))
+        self._end = self.members[-1].end
+        """Where the members end and the zeros begin."""
 
     def _read_manifest(self) -> bytes:
         header = read_exactly(self._streamed.open(0, BLOCK), BLOCK)
@@ -156,10 +160,6 @@ class BundleReader:
             raise DamagedError("the bundle holds something else after its manifest")
         self._streamed.finish_frame()
         return content
-
-    def members(self) -> Iterator[Member]:
-        """Every member after the manifest, in the order of the file."""
-        return members(self.manifest, len(self.manifest_bytes))
 
     def check_end(self) -> None:
         """Look, without reading on, whether the file is there to its end; a pipe cannot be told.
@@ -186,7 +186,7 @@ class BundleReader:
         so is a file if `straight`, which needs no seek table. Raises DamagedError if the file is
         cut short.
         """
-        chosen = [m for m in self.members() if wanted is None or m.blob.digest in wanted]
+        chosen = [m for m in self.members if wanted is None or m.blob.digest in wanted]
         frames: SeekableFrames | StreamedFrames = self._streamed
         with ExitStack() as stack:
             if self._source.seekable() and not straight:
@@ -194,22 +194,18 @@ class BundleReader:
                 stack.callback(frames.close)
             yield from self._read(frames, chosen)
             if wanted is None or frames is self._streamed:
-                self._read_end(frames, self._end())
-
-    def _end(self) -> int:
-        """Where the members end and the zeros begin."""
-        end = BLOCK + _padded(len(self.manifest_bytes))
-        return end + sum(BLOCK + _padded(blob.size) for blob in self.manifest.blobs())
+                self._read_end(frames)
 
     def _seek_table(self) -> SeekTable:
-        count = sum(1 for _ in self.manifest.blobs())
         # Not more frames than a writer that cuts tiny ones would need.
-        table = read_seek_table(self._source, 64 + 2 * count + self._end() // (FRAME_SIZE // 64))
-        if table.content_size != self._end() + len(_END):
+        max_frames = 64 + 2 * len(self.members) + self._end // (FRAME_SIZE // 64)
+        table = read_seek_table(self._source, max_frames)
+        if table.content_size != self._end + len(_END):
             raise DamagedError("the seek table and the manifest tell different sizes")
         return table
 
-    def _read_end(self, frames: SeekableFrames | StreamedFrames, end: int) -> None:
+    def _read_end(self, frames: SeekableFrames | StreamedFrames) -> None:
+        end = self._end
         if read_exactly(frames.open(end, end + len(_END)), len(_END)) != _END:
             raise DamagedError("the bundle holds something else where its end is")
         # A pipe is read to its end also so that whoever writes into it ends well.

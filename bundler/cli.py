@@ -29,7 +29,6 @@ from bundler.progress import Meter, Silent
 app = typer.Typer(
     help="Pack models into one bundle where there is a network; unpack it where there is none, "
     "and they load.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

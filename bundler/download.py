@@ -164,23 +164,24 @@ def reason(error: httpx2.HTTPError) -> str:
     return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
+def found(file: RemoteFile, store: BlobStore) -> Blob | None:
+    """The blob that `file` is, if `store` has it whole and as upstream describes it."""
+    blob = store.find(file.identity)
+    if blob and file.size in (None, blob.size) and file.digest in (None, blob.digest):
+        return blob
+    return None
+
+
 def fetch(
     file: RemoteFile, what: str, store: BlobStore, meter: Meter, stop: threading.Event
 ) -> Blob:
-    """Bring the content of `file` into `store`; what is there already is not asked for again.
+    """Bring `file`, which `store` does not have whole, into it; goes on from the bytes it has.
 
     `what` names it in messages. Setting `stop` ends the work with Cancelled at the next byte that
     arrives, and no later than a stall would. Raises UnavailableError when it cannot be had after
     several tries, DamagedError when it keeps arriving otherwise than promised; what is here already
     is kept in the first case.
     """
-    known = store.find(file.identity)
-    if (
-        known is not None
-        and file.size in (None, known.size)
-        and file.digest in (None, known.digest)
-    ):
-        return known
     failures, corruptions = 0, 0
     while True:
         before = store.partial_size(file.identity)

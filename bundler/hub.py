@@ -154,7 +154,7 @@ class Hub:
         blob_id: str | None,
         lfs: BlobLfsInfo | None,
     ) -> RemoteFile:
-        url = hf_hub_url(name, path, repo_type=kind, revision=commit_hash, endpoint=self.endpoint)
+        url = self._url(kind, name, commit_hash, path)
         if lfs is not None:
             size, etag = lfs.size, lfs.sha256
         else:
@@ -172,6 +172,9 @@ class Hub:
             etag=etag or None,
         )
 
+    def _url(self, kind: str, name: str, commit_hash: str, path: str) -> str:
+        return hf_hub_url(name, path, repo_type=kind, revision=commit_hash, endpoint=self.endpoint)
+
     def _open(self, name: str, url: str, offset: int) -> Stream:
         return self._web.open(url, offset, self._headers(), partial(self._refusal, name))
 
@@ -180,9 +183,7 @@ class Hub:
 
     def _check_gate(self, kind: str, name: str, commit_hash: str, file: RemoteFile) -> None:
         """A gated repository shows its files to all and gives them to some: ask for one."""
-        url = hf_hub_url(
-            name, file.path, repo_type=kind, revision=commit_hash, endpoint=self.endpoint
-        )
+        url = self._url(kind, name, commit_hash, file.path)
         refusal = self._web.refusal(url, self._headers(), partial(self._refusal, name))
         if refusal is not None:
             raise refusal

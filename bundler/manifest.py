@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -25,8 +25,8 @@ MAX_ALIASES = 16
 MAX_BLOB_SIZE = 2**53 - 1
 """Bytes; the largest integer that every JSON reader keeps exact."""
 _ETAG = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,199}")
-_COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 _GIT_NAME = re.compile(r"[0-9a-f]{40}")
+"""A sha1, by which git names commits and blobs alike."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class Manifest:
     """What a bundle holds."""
 
     snapshots: tuple[Snapshot, ...]
-    format_version: int = field(default=FORMAT_VERSION)
+    format_version: int = FORMAT_VERSION
 
     @classmethod
     def of(cls, snapshots: Iterable[Snapshot]) -> Manifest:
@@ -212,7 +212,7 @@ def _snapshot(record: object) -> Snapshot:
         if len({name, *aliases}) != 1 + len(aliases):
             raise ValueError("the same name twice")
         commit_hash = _optional_text(record, "commit_hash")
-        if commit_hash is not None and not _COMMIT_HASH.fullmatch(commit_hash):
+        if commit_hash is not None and not _GIT_NAME.fullmatch(commit_hash):
             raise ValueError(f"commit_hash is not 40 hex digits: {shown(commit_hash)}")
         return Snapshot(
             source=_text(record, "source"),

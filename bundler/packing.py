@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from bundler.archive import write_bundle
 from bundler.digest import Blob, Digest
-from bundler.download import Cancelled, Web, fetch
+from bundler.download import Cancelled, Web, fetch, found
 from bundler.errors import (
     BundlerError,
     DamagedError,
@@ -104,13 +104,6 @@ def _contents(snapshots: Sequence[RemoteSnapshot]) -> Iterator[tuple[str, Remote
             if file.identity not in seen:
                 seen.add(file.identity)
                 yield f"{file.path} of {snapshot.name}", file
-
-
-def _missing(
-    contents: Iterable[tuple[str, RemoteFile]], store: BlobStore
-) -> list[tuple[str, RemoteFile]]:
-    """What of `contents` the store does not have whole."""
-    return [(what, file) for what, file in contents if store.find(file.identity) is None]
 
 
 def _missing_size(file: RemoteFile, store: BlobStore) -> int:
@@ -206,8 +199,8 @@ def _plan(
     if faults:
         raise Faults(faults)
     snapshots = _one_name_each([s for r in results if isinstance(r, list) for s in r])
-    missing = _missing(_contents(snapshots), store)
-    return PackPlan(snapshots, sum(_missing_size(file, store) for _, file in missing))
+    missing = (file for _, file in _contents(snapshots) if found(file, store) is None)
+    return PackPlan(snapshots, sum(_missing_size(file, store) for file in missing))
 
 
 def _checked(snapshot: RemoteSnapshot) -> RemoteSnapshot:
@@ -249,10 +242,10 @@ def _canonical(snapshot: RemoteSnapshot) -> str:
 def _fetch_all(plan: PackPlan, store: BlobStore, progress: Progress) -> Manifest:
     """Bring everything into the store. All of it is tried before the first fault is told."""
     stop = threading.Event()
-    blobs: dict[str, Blob] = {}
-    faults: list[BundlerError] = []
     contents = list(_contents(plan.snapshots))
-    missing = _missing(contents, store)
+    blobs = {file.identity: blob for _, file in contents if (blob := found(file, store))}
+    missing = [(what, file) for what, file in contents if file.identity not in blobs]
+    faults: list[BundlerError] = []
     total = sum(file.size or 0 for _, file in missing)
     done = total - sum(_missing_size(file, store) for _, file in missing)
     _check_store_space(total - done, store)
@@ -273,7 +266,7 @@ def _fetch_all(plan: PackPlan, store: BlobStore, progress: Progress) -> Manifest
                 pass
 
         try:
-            list(pool.map(fetched, contents))
+            list(pool.map(fetched, missing))
         finally:
             # Not waited for: a thread may hang in a read from a network that does not answer.
             stop.set()

@@ -15,6 +15,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import BinaryIO
@@ -136,12 +137,10 @@ class Target:
         """Whether `blob` is staged, by this run or one that was killed."""
         return self._staged.get(blob.digest) == blob.size
 
-    def mtime_ns(self, file: File, *, staged: bool) -> int:
-        """When `file` was last changed: where it is staged, which it keeps, or where it stands."""
+    def staged_mtime_ns(self, blob: Blob) -> int:
+        """The time of change of a staged blob, in nanoseconds; it keeps it where it is placed."""
         with told(self.root, "--root"):
-            if staged:
-                return os.stat(file.blob.digest.hex, dir_fd=self._blobs).st_mtime_ns
-            return (self.root / file.path).stat().st_mtime_ns
+            return os.stat(blob.digest.hex, dir_fd=self._blobs).st_mtime_ns
 
     def stage(self, blob: Blob, content: Readable, count: Callable[[int], None]) -> None:
         """Take in a blob, counting its bytes; `sync` makes it last.
@@ -202,8 +201,9 @@ class Target:
                 draft.write(text.content.encode())
         moved: dict[PurePosixPath, None] = {}
         steps = []
+        top_new = cache(self._top_new)  # Asked for each path, and the same for all in one folder.
         for placements in (work.files, work.links, work.texts):
-            tops = {self._top_new(placement.path): None for placement in placements}
+            tops = {top_new(p.path.parent) or p.path: None for p in placements}
             steps.append([top for top in tops if top not in moved])
             moved |= tops
         return tuple(steps)
@@ -228,12 +228,12 @@ class Target:
         finally:
             os.close(parent)
 
-    def _top_new(self, path: PurePosixPath) -> PurePosixPath:
-        """The highest folder on the way to `path` that is not there yet; else `path` itself."""
-        for folder in reversed(path.parents[:-1]):
-            if not os.path.lexists(self.root / folder):
-                return folder
-        return path
+    def _top_new(self, folder: PurePosixPath) -> PurePosixPath | None:
+        """The highest folder on the way to `folder`, itself included, that is not there yet."""
+        for above in reversed((folder, *folder.parents)):
+            if not os.path.lexists(self.root / above):
+                return above
+        return None
 
     def _show(self, paths: Iterable[PurePosixPath]) -> None:
         for path in paths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -29,7 +29,18 @@ class Survey:
     links: tuple[Link, ...]
     texts: tuple[Text, ...]
     absent: tuple[Absent, ...]
-    present_size: int
+    present: Mapping[PurePosixPath, int]
+    """When each file that stands there was last changed, in nanoseconds, before it was read."""
+
+    @property
+    def present_size(self) -> int:
+        """Of the files that stand there."""
+        return sum(file.blob.size for file in self.wanted_files if file.path in self.present)
+
+    @property
+    def wanted_files(self) -> Iterator[File]:
+        """The files among all that is wanted."""
+        return (placement for placement in self.wanted if isinstance(placement, File))
 
     @property
     def blobs(self) -> dict[Digest, Blob]:
@@ -89,7 +100,7 @@ def survey(
             links=missing_links,
             texts=tuple(_missing_texts(root, [p for p in wanted if isinstance(p, Text)])),
             absent=tuple(p for p in wanted if isinstance(p, Absent) and _hides(root / p.path)),
-            present_size=sum(blob.size for blob in present.values()),
+            present=present,
         )
 
 
@@ -162,9 +173,10 @@ def _meaning(placement: Placement) -> object:
 
 def _present_files(
     root: Path, files: Iterable[File], trusted: Trusted, progress: Progress
-) -> dict[PurePosixPath, Blob]:
-    present = {}
-    doubtful = []
+) -> dict[PurePosixPath, int]:
+    """The files that stand there, with their times of change."""
+    present: dict[PurePosixPath, int] = {}
+    doubtful: dict[File, int] = {}
     for file in files:
         try:
             state = (root / file.path).stat()
@@ -175,15 +187,15 @@ def _present_files(
         if not stat.S_ISREG(state.st_mode) or state.st_size != file.blob.size:
             continue
         if trusted(file.path, file.blob, state.st_mtime_ns):
-            present[file.path] = file.blob
+            present[file.path] = state.st_mtime_ns
         else:
-            doubtful.append(file)
+            doubtful[file] = state.st_mtime_ns
     total = sum(file.blob.size for file in doubtful)
     with progress.start("checking what is there", total) as meter:
-        for file in doubtful:
+        for file, mtime_ns in doubtful.items():
             with open(root / file.path, "rb", buffering=0) as content:
                 if digest_of(content, meter.add) == file.blob.digest:
-                    present[file.path] = file.blob
+                    present[file.path] = mtime_ns
     return present
 
 

@@ -15,7 +15,7 @@ from bundler.env_file import ENV_FILE, env_path, write_env_file
 from bundler.environment import Roots, find_roots
 from bundler.errors import DamagedError, Faults, FormatError, RequestError
 from bundler.layouts import layout_of
-from bundler.layouts.placement import File, Link, Placement, Text
+from bundler.layouts.placement import Link, Placement, Text
 from bundler.manifest import Manifest, Snapshot
 from bundler.place import Target, has_staging
 from bundler.progress import Progress, Silent
@@ -234,23 +234,17 @@ class _Known:
 
         return trusted
 
-    def add(self, root: str, path: Path, work: Survey) -> None:
-        """Note what a survey of `root`, which stands at `path`, found to be right."""
-        missing = {file.path for file in work.files}
-        for file in work.wanted:
-            if isinstance(file, File) and file.path not in missing:
-                mtime_ns = (path / file.path).stat().st_mtime_ns
-                self._files[root, file.path] = (file.blob, mtime_ns)
+    def add(self, root: str, work: Survey) -> None:
+        """Note what a survey of the root of that name found to be right."""
+        for file in work.wanted_files:
+            if file.path in work.present:
+                self._files[root, file.path] = (file.blob, work.present[file.path])
 
     def all_of(self, bundle: Digest, work: Mapping[str, Survey]) -> bool:
         """Whether nothing is left to do, and a receipt of `bundle` says so."""
         return all(
             survey.is_done
-            and all(
-                (bundle, root, file.path) in self._installed
-                for file in survey.wanted
-                if isinstance(file, File)
-            )
+            and all((bundle, root, file.path) in self._installed for file in survey.wanted_files)
             for root, survey in work.items()
         )
 
@@ -264,7 +258,7 @@ def _survey_all(
         root = roots.path(name)
         placements = _placements(members, root, links_wanted())
         work[name] = survey(root, placements, known.trusted(name), progress)
-        known.add(name, root, work[name])
+        known.add(name, work[name])
     return work
 
 
@@ -313,13 +307,13 @@ def _receipt(
     links: list[tuple[str, PurePosixPath]] = []
     texts: list[tuple[str, PurePosixPath]] = []
     for root, target in targets.items():
-        written = {file.path for file in work[root].files}
+        present = work[root].present
+        for file in work[root].wanted_files:
+            found = file.path in present
+            time = present[file.path] if found else target.staged_mtime_ns(file.blob)
+            files.append(InstalledFile(root, file.path, file.blob, time, found))
         for placement in work[root].wanted:
-            if isinstance(placement, File):
-                found = placement.path not in written
-                time = target.mtime_ns(placement, staged=not found)
-                files.append(InstalledFile(root, placement.path, placement.blob, time, found))
-            elif isinstance(placement, Link):
+            if isinstance(placement, Link):
                 links.append((root, placement.path))
             elif isinstance(placement, Text):
                 texts.append((root, placement.path))

@@ -43,7 +43,7 @@ def _held(draft: Path) -> Iterator[BinaryIO]:
     """The draft, emptied, and locked as long as it is open."""
     while True:
         handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with open(handle, "wb", closefd=True) as file:
+        with open(handle, "wb") as file:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
