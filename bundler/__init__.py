@@ -26,8 +26,12 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from bundler.inspection import Inspection, inspect
-    from bundler.packing import Packed, PackPlan, pack, plan_pack
+    from bundler.manifest import Manifest
+    from bundler.packing import Packed, pack, plan_pack
+    from bundler.planning import PackPlan
+    from bundler.request import Wanted, read_request
     from bundler.selection import Selection
+    from bundler.sharing import LinkMode
     from bundler.unpacking import Unpacked, plan_unpack, unpack
     from bundler.verification import Verification, verify
 
@@ -44,11 +48,15 @@ _HOMES = {
     "TrustError": "errors",
     "UnavailableError": "errors",
     "Inspection": "inspection",
-    "PackPlan": "packing",
+    "LinkMode": "sharing",
+    "Manifest": "manifest",
+    "PackPlan": "planning",
     "Packed": "packing",
     "Roots": "environment",
     "Selection": "selection",
     "Unpacked": "unpacking",
+    "Wanted": "request",
+    "read_request": "request",
     "Verification": "verification",
     "find_roots": "environment",
     "inspect": "inspection",
@@ -66,6 +74,8 @@ __all__ = [
     "Faults",
     "FormatError",
     "Inspection",
+    "LinkMode",
+    "Manifest",
     "PackPlan",
     "Packed",
     "RequestError",
@@ -76,11 +86,13 @@ __all__ = [
     "UnavailableError",
     "Unpacked",
     "Verification",
+    "Wanted",
     "find_roots",
     "inspect",
     "pack",
     "plan_pack",
     "plan_unpack",
+    "read_request",
     "unpack",
     "verify",
 ]

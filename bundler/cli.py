@@ -21,10 +21,13 @@ from bundler.errors import (
     INTERRUPTED,
     BundlerError,
     DamagedError,
+    FormatError,
     RequestError,
     amount,
 )
+from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
 from bundler.progress import Meter, Silent
+from bundler.sharing import LinkMode
 
 app = typer.Typer(
     help="Pack models into one bundle where there is a network; unpack it where there is none, "
@@ -43,6 +46,14 @@ Json = Annotated[
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Tell what would be done, and stop.", envvar="BUNDLER_DRY_RUN"),
+]
+NoCode = Annotated[
+    bool,
+    typer.Option(
+        "--no-code",
+        help="Refuse models with files that run as code when they are loaded.",
+        envvar="BUNDLER_NO_CODE",
+    ),
 ]
 Jobs = Annotated[
     int | None,
@@ -76,7 +87,9 @@ def pack(
         list[str] | None,
         typer.Argument(
             metavar="SPEC",
-            help="org/name, org/name@revision, dataset:org/name, space:org/name.",
+            help="org/name[@revision], timm:NAME, torchvision:NAME, torchhub:OWNER/REPO#ENTRY, "
+            "sentence-transformers:NAME, insightface:NAME, dataset:ORG/NAME, https://HOST/FILE, "
+            "file:PATH.",
             show_default=False,
         ),
     ] = None,
@@ -96,6 +109,14 @@ def pack(
             metavar="REQUEST.toml",
             help="A file with models = [SPEC, …]; repeatable.",
             envvar="BUNDLER_FROM",
+        ),
+    ] = None,
+    locked: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="Exactly the commits and content of a manifest, as inspect --json prints it.",
+            envvar="BUNDLER_LOCKED",
         ),
     ] = None,
     output: Annotated[
@@ -132,12 +153,30 @@ def pack(
             envvar="BUNDLER_ALL_FILES",
         ),
     ] = False,
+    no_closure: Annotated[
+        bool,
+        typer.Option(
+            "--no-closure",
+            help="Not what the models need from other repositories.",
+            envvar="BUNDLER_NO_CLOSURE",
+        ),
+    ] = False,
+    no_code: NoCode = False,
     endpoint: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
             help="The hub to ask; by default HF_ENDPOINT, else https://huggingface.co.",
             envvar="BUNDLER_ENDPOINT",
+        ),
+    ] = None,
+    mirrors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mirror",
+            metavar="FROM=TO",
+            help="Where to look first for what is at FROM, such as https://github.com; repeatable.",
+            envvar="BUNDLER_MIRROR",
         ),
     ] = None,
     store: Annotated[
@@ -168,11 +207,12 @@ def pack(
     when the same command is given again.
     """
     from bundler import report
-    from bundler.packing import PackPlan, default_store
-    from bundler.request import read_request
+    from bundler.packing import default_store
+    from bundler.planning import PackPlan
+    from bundler.request import Wanted, read_request
     from bundler.selection import Selection
 
-    wanted = [*(models or []), *(specs or [])]
+    wanted = [Wanted(spec) for spec in [*(models or []), *(specs or [])]]
     for path in requests or []:
         wanted += read_request(path)
     selection = Selection(tuple(include or ()), tuple(exclude or ()), all_files)
@@ -184,8 +224,16 @@ def pack(
         if not json_:
             print(report.planned(plan), file=words)
 
+    upstream: dict[str, Any] = {
+        "selection": selection,
+        "endpoint": endpoint,
+        "mirrors": mirrors or (),
+        "store": folder,
+        "closed": not no_closure,
+        "locked": _manifest(locked),
+    }
     if dry_run:
-        plan = bundler.plan_pack(wanted, selection=selection, endpoint=endpoint, store=folder)
+        plan = bundler.plan_pack(wanted, **upstream)
         if json_:
             _print_json(plan.to_json())
         tell(plan)
@@ -195,9 +243,8 @@ def pack(
     packed = bundler.pack(
         wanted,
         _standard_output() if output == "-" else Path(output),
-        selection=selection,
-        endpoint=endpoint,
-        store=folder,
+        **upstream,
+        code=not no_code,
         level=level,
         jobs=jobs,
         on_plan=tell,
@@ -206,6 +253,8 @@ def pack(
     if json_:
         _print_json(packed.to_json())
         return
+    for line in report.packed(packed):
+        print(line, file=words)
     print(f"wrote {packed.path or 'standard output'}: {amount(packed.size)}", file=words)
     print(f"id {packed.digest}", file=words)
     print(f"downloads are kept in {folder}; delete it whenever you like", file=words)
@@ -223,7 +272,7 @@ def unpack(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Put all caches below DIR: DIR/huggingface, DIR/torch.",
+            help="Put all below DIR: DIR/huggingface, DIR/torch, DIR/insightface, DIR/checkpoints.",
             envvar="BUNDLER_ROOT",
         ),
     ] = None,
@@ -243,11 +292,35 @@ def unpack(
             envvar="BUNDLER_TORCH_HOME",
         ),
     ] = None,
+    insightface_root: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="The folder of insightface; by default ~/.insightface.",
+            envvar="BUNDLER_INSIGHTFACE_ROOT",
+        ),
+    ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also lay models and single files out plainly, as DIR/NAME/ and DIR/FILE.",
+            envvar="BUNDLER_CHECKPOINTS",
+        ),
+    ] = None,
+    link_mode: Annotated[
+        LinkMode,
+        typer.Option(
+            help="How files of 1 MiB and more get into --checkpoints: auto clones them from the "
+            "cache where the disk can, else hard-links, else copies.",
+            envvar="BUNDLER_LINK_MODE",
+        ),
+    ] = LinkMode.AUTO,
     only: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SPEC",
-            help="Only this model, as inspect names it; repeatable.",
+            help="Only this model, by the words it was packed or is shown with; repeatable.",
             envvar="BUNDLER_ONLY",
         ),
     ] = None,
@@ -260,6 +333,7 @@ def unpack(
         ),
     ] = Path(ENV_FILE),
     digest: ExpectedDigest = None,
+    no_code: NoCode = False,
     jobs: Jobs = None,
     dry_run: DryRun = False,
     json_: Json = False,
@@ -275,22 +349,24 @@ def unpack(
         root=_folder(root, "--root"),
         hf_home=_folder(hf_home, "--hf-home"),
         torch_home=_folder(torch_home, "--torch-home"),
+        insightface=_folder(insightface_root, "--insightface-root"),
+        checkpoints=_folder(checkpoints, "--checkpoints"),
     )
-    source, expected, wanted = _source(bundle_), _digest(digest), only or ()
+    source = _source(bundle_)
+    how: dict[str, Any] = {
+        "roots": roots,
+        "only": only or (),
+        "checkpoints": checkpoints is not None,
+        "env": env,
+        "digest": _digest(digest),
+        "link_mode": link_mode,
+        "code": not no_code,
+        "progress": _Bars(),
+    }
     if dry_run:
-        result = bundler.plan_unpack(
-            source, roots=roots, only=wanted, env=env, digest=expected, progress=_Bars()
-        )
+        result = bundler.plan_unpack(source, **how)
     else:
-        result = bundler.unpack(
-            source,
-            roots=roots,
-            only=wanted,
-            env=env,
-            digest=expected,
-            jobs=jobs,
-            progress=_Bars(),
-        )
+        result = bundler.unpack(source, **how, jobs=jobs)
     if json_:
         _print_json(result.to_json())
         return
@@ -299,6 +375,8 @@ def unpack(
         return
     if result.env_replaced:
         print(f"note: {result.env} named other places before")
+    for note in report.usage(result):
+        print(f"note: {note}")
     print(f"next, in every shell that runs the models (dash: . {result.env}):")
     print(f"    source {result.env}")
 
@@ -405,6 +483,21 @@ def _folder(text: str | None, option: str) -> Path | None:
     if text == "":
         raise RequestError(f"{option} is empty: name a folder")
     return None if text is None else Path(text)
+
+
+def _manifest(path: Path | None) -> Manifest | None:
+    """The manifest in a file, its id being nobody's business here."""
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as file:
+            return Manifest.from_bytes(file.read(MAX_MANIFEST_SIZE + 1))
+    except OSError as error:
+        raise RequestError(f"cannot read {path}: {error.strerror}") from None
+    except FormatError as error:
+        raise RequestError(
+            f"{path} is not a manifest: write what bundler inspect --json prints ({error})"
+        ) from None
 
 
 def _digest(text: str | None) -> Digest | None:

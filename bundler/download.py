@@ -10,22 +10,29 @@ import hashlib
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import urlsplit
 
 import httpx2
 
 from bundler.digest import COPY_SIZE, Blob, Digest, Stream, git_hash
-from bundler.errors import DamagedError, UnavailableError
+from bundler.errors import DamagedError, RequestError, UnavailableError, shown
 from bundler.progress import Meter
 from bundler.remote import RemoteFile
 from bundler.store import BlobStore
 
 STALL_SECONDS = 30.0
 """A connection on which nothing arrives for so long counts as broken."""
+SMALL = 1 << 20
+"""Bytes; files up to this size may be read to learn what a model consists of."""
 ATTEMPTS = 6
 """Tries without a single new byte before a file is given up."""
 _LONGEST_WAIT = 30.0
+
+T = TypeVar("T")
 
 
 class TransientError(UnavailableError):
@@ -40,10 +47,47 @@ class Cancelled(Exception):
     """The work was given up while a download was under way."""
 
 
+Explain = Callable[[httpx2.Response], UnavailableError | None]
+"""Puts a refusal in better words than those at hand; None where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Whatever has the address `origin`, or one below it, is first looked for below `place`."""
+
+    origin: str
+    place: str
+
+    @classmethod
+    def parse(cls, text: str) -> Mirror:
+        """Read `FROM=TO`. Raises RequestError."""
+        match = re.fullmatch(r"(https?://[^/\s]+\S*?)/?=(https?://[^/\s]+\S*?)/?", text)
+        if match is None:
+            raise RequestError(
+                f"the mirror {shown(text)} is not of the form FROM=TO, such as "
+                "https://github.com=https://mirror.example.org/github"
+            )
+        return cls(*match.groups())
+
+    def __call__(self, url: str) -> str | None:
+        """The address of `url` on this mirror, if it is one for it."""
+        rest = url.removeprefix(self.origin)
+        return self.place + rest if rest != url and rest[:1] in ("", "/") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What a server says of a file: `size` in bytes, and `mark`, which changes with the content."""
+
+    size: int | None
+    mark: str
+
+
 class Web:
     """An HTTP client for content: says what went wrong in this project's errors."""
 
-    def __init__(self) -> None:
+    def __init__(self, mirrors: Sequence[Mirror] = ()) -> None:
+        self._mirrors = tuple(mirrors)
         self._client = httpx2.Client(
             # Identity: a compressed answer has neither length nor ranges.
             headers={"User-Agent": "bundler", "Accept-Encoding": "identity"},
@@ -56,26 +100,16 @@ class Web:
         self._client.close()
 
     def open(
-        self,
-        url: str,
-        offset: int,
-        headers: dict[str, str],
-        explain: Callable[[httpx2.Response], UnavailableError | None],
+        self, url: str, offset: int, headers: dict[str, str], explain: Explain = lambda _: None
     ) -> Stream:
         """The content at `url` from byte `offset` on; the caller closes it.
 
-        A token in `headers` goes to the host of `url` only, not where it redirects to. `explain`
-        may put a refusal in better words. Raises TransientError and UnavailableError; reads too.
+        Mirrors are asked first. A token in `headers` goes to the host of `url` only: not to where
+        it redirects, not to a mirror. `explain` may put a refusal in better words. Raises
+        TransientError and UnavailableError; reads too.
         """
-        host = httpx2.URL(url).host
-        ranges = {"Range": f"bytes={offset}-"} if offset else {}
-        request = self._client.build_request("GET", url, headers=headers | ranges)
+        response = self._get(url, offset, headers, explain)
         try:
-            response = self._client.send(request, stream=True)
-        except httpx2.HTTPError as error:
-            raise TransientError(f"{host} cannot be reached: {reason(error)}") from None
-        try:
-            self._check(response, explain)
             if offset and response.status_code == 206:
                 _check_range(response, offset)
             body = _Body(response)
@@ -86,11 +120,29 @@ class Web:
             response.close()
             raise
 
+    def heading(self, url: str, explain: Explain = lambda _: None) -> Heading:
+        """What the server says of the file at `url`, of which nothing is read. Raises as `open`."""
+        # A GET, though its body is not wanted: not every server answers a HEAD as it would this.
+        with closing(self._get(url, 0, {}, explain)) as response:
+            length = response.headers.get("Content-Length", "")
+            mark = response.headers.get("ETag", "") or response.headers.get("Last-Modified", "")
+            return Heading(int(length) if length.isascii() and length.isdigit() else None, mark)
+
+    def read(self, url: str, limit: int, explain: Explain = lambda _: None) -> bytes:
+        """The document at `url`, of at most `limit` bytes. Raises as `open` does."""
+        content = b""
+        with closing(self.open(url, 0, {}, explain)) as body:
+            while data := body.read(COPY_SIZE):
+                content += data
+                if len(content) > limit:
+                    raise UnavailableError(
+                        f"{httpx2.URL(url).host} sends more than {limit:,} bytes where a short "
+                        "answer belongs: check the network, or name a mirror with --mirror"
+                    )
+        return content
+
     def refusal(
-        self,
-        url: str,
-        headers: dict[str, str],
-        explain: Callable[[httpx2.Response], UnavailableError | None],
+        self, url: str, headers: dict[str, str], explain: Explain
     ) -> UnavailableError | None:
         """Why a GET of `url` would be refused; None if it would not. Raises TransientError."""
         try:
@@ -100,10 +152,37 @@ class Web:
             raise TransientError(f"{host} cannot be reached: {reason(error)}") from None
         return None if response.status_code < 400 else explain(response)
 
+    def _get(
+        self, url: str, offset: int, headers: dict[str, str], explain: Explain
+    ) -> httpx2.Response:
+        """A good answer, its body not read; from the first mirror that has one, else the origin."""
+        mirrors = () if headers else self._mirrors
+        for place in filter(None, (mirror(url) for mirror in mirrors)):
+            try:
+                return self._ask(place, offset, headers, explain)
+            except UnavailableError:
+                continue
+        return self._ask(url, offset, headers, explain)
+
+    def _ask(
+        self, url: str, offset: int, headers: dict[str, str], explain: Explain
+    ) -> httpx2.Response:
+        ranges = {"Range": f"bytes={offset}-"} if offset else {}
+        try:
+            request = self._client.build_request("GET", url, headers=headers | ranges)
+            response = self._client.send(request, stream=True)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            host = urlsplit(url).hostname
+            raise TransientError(f"{host} cannot be reached: {reason(error)}") from None
+        try:
+            self._check(response, explain)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
     @staticmethod
-    def _check(
-        response: httpx2.Response, explain: Callable[[httpx2.Response], UnavailableError | None]
-    ) -> None:
+    def _check(response: httpx2.Response, explain: Explain) -> None:
         status, host = response.status_code, response.url.host
         if status in (200, 206):
             return
@@ -159,15 +238,23 @@ def _skip(body: Stream, size: int) -> None:
         size -= len(data)
 
 
-def reason(error: httpx2.HTTPError) -> str:
+def reason(error: Exception) -> str:
     """What went wrong, without the number that the system has for it."""
     return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
 def found(file: RemoteFile, store: BlobStore) -> Blob | None:
     """The blob that `file` is, if `store` has it whole and as upstream describes it."""
+    if file.digest is not None and file.size is not None:
+        promised = Blob(file.digest, file.size)
+        return promised if store.has(promised) else None
     blob = store.find(file.identity)
-    if blob and file.size in (None, blob.size) and file.digest in (None, blob.digest):
+    if (
+        blob
+        and file.size in (None, blob.size)
+        and file.digest in (None, blob.digest)
+        and blob.digest.hex.startswith(file.sha256_prefix)
+    ):
         return blob
     return None
 
@@ -182,17 +269,58 @@ def fetch(
     several tries, DamagedError when it keeps arriving otherwise than promised; what is here already
     is kept in the first case.
     """
+
+    def attempt() -> Blob:
+        _append(file, store, meter, stop)
+        blob = _verified(file, what, store)
+        store.admit(file.identity, blob)
+        return blob
+
+    def drop() -> None:
+        meter.add(-store.partial_size(file.identity))
+        store.partial(file.identity).unlink(missing_ok=True)
+
+    return _insisting(attempt, what, stop, lambda: store.partial_size(file.identity), drop)
+
+
+def small_content(file: RemoteFile, what: str, store: BlobStore | None = None) -> bytes:
+    """All of a file of at most SMALL bytes, from `store` if it is there. Raises as `fetch` does."""
+    blob = found(file, store) if store else None
+    if store and blob:
+        with store.open(blob) as stored:
+            return stored.read()
+
+    def attempt() -> bytes:
+        content = b""
+        with closing(file.open(0)) as body:
+            while len(content) <= SMALL and (data := body.read(COPY_SIZE)):
+                content += data
+        sha1 = git_hash(len(content))
+        sha1.update(content)
+        _compare(file, what, len(content), Digest.of(content), sha1.hexdigest())
+        return content
+
+    return _insisting(attempt, what, threading.Event(), lambda: 0, lambda: None)
+
+
+def _insisting(
+    attempt: Callable[[], T],
+    what: str,
+    stop: threading.Event,
+    arrived: Callable[[], int],
+    drop: Callable[[], None],
+) -> T:
+    """What `attempt` gives, tried again as long as that may help.
+
+    `arrived`: bytes that are here, by which progress is told. `drop`: forget damaged ones.
+    """
     failures, corruptions = 0, 0
     while True:
-        before = store.partial_size(file.identity)
+        before = arrived()
         try:
-            _append(file, store, meter, stop)
-            blob = _verified(file, what, store)
-            store.admit(file.identity, blob)
-            return blob
+            return attempt()
         except TransientError as error:
-            progressed = store.partial_size(file.identity) > before
-            failures = 0 if progressed else failures + 1
+            failures = 0 if arrived() > before else failures + 1
             if failures >= ATTEMPTS:
                 raise UnavailableError(
                     f"{what}: {error} (after {ATTEMPTS} tries; run the same command again to go on)"
@@ -201,8 +329,7 @@ def fetch(
             if stop.wait(min(wait, _LONGEST_WAIT)):
                 raise Cancelled from None
         except DamagedError:
-            meter.add(-store.partial_size(file.identity))
-            store.partial(file.identity).unlink(missing_ok=True)
+            drop()
             corruptions += 1
             if corruptions > 1:
                 raise
@@ -218,6 +345,11 @@ def _wait(failures: int) -> float:
 def _append(file: RemoteFile, store: BlobStore, meter: Meter, stop: threading.Event) -> None:
     """Read what the partial file lacks."""
     offset = store.partial_size(file.identity)
+    if file.size is None and offset:
+        # Nothing tells whether the bytes here are some of it, or all.
+        meter.add(-offset)
+        store.partial(file.identity).unlink()
+        offset = 0
     if file.size is not None and offset >= file.size > 0:
         return
     with (
@@ -248,13 +380,21 @@ def _verified(file: RemoteFile, what: str, store: BlobStore) -> Blob:
             if file.git_sha1 is not None:
                 sha1.update(data)
     digest = Digest(sha256.hexdigest())
+    _compare(file, what, size, digest, sha1.hexdigest())
+    return Blob(digest, size)
+
+
+def _compare(file: RemoteFile, what: str, size: int, digest: Digest, git_sha1: str) -> None:
+    """Raise DamagedError if `file` was promised otherwise."""
     if (
-        (file.size is not None and size != file.size)
-        or (file.digest is not None and digest != file.digest)
-        or (file.git_sha1 is not None and sha1.hexdigest() != file.git_sha1)
+        file.size not in (None, size)
+        or file.digest not in (None, digest)
+        or file.git_sha1 not in (None, git_sha1)
+        or not digest.hex.startswith(file.sha256_prefix)
     ):
+        promised = file.digest.hex if file.digest else file.sha256_prefix
+        sums = f" (sha256 {digest.hex[:12]}…, not {promised[:12]}…)" if promised else ""
         raise DamagedError(
-            f"{what} arrived otherwise than upstream says it is, twice: something on the way "
+            f"{what} arrived otherwise than upstream says it is, twice{sums}: something on the way "
             "alters it; try another network or mirror"
         )
-    return Blob(digest, size)

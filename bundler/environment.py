@@ -38,16 +38,35 @@ class Roots:
     hf_home: Path
     hub: Path
     torch_home: Path
+    datasets: Path
+    insightface: Path
+    checkpoints: Path
+    """Plain folders and files, for programs that name a path instead of a model."""
 
     def path(self, name: str) -> Path:
         """The root that a layout calls `name`."""
-        return {"hub": self.hub, "torch": self.torch_home}[name]
+        return {
+            "hub": self.hub,
+            "torch": self.torch_home,
+            "datasets": self.datasets,
+            "insightface": self.insightface,
+            "checkpoints": self.checkpoints,
+        }[name]
+
+    def kept_as(self, name: str) -> str:
+        """What a receipt calls the root of that name.
+
+        The caches may move together with their receipts, so they go by name; plain folders and
+        insightface's can be anywhere, and there can be several.
+        """
+        return str(self.path(name)) if name in ("insightface", "checkpoints") else name
 
     def variables(self) -> dict[str, str]:
         """Every variable to set, with its value."""
         places = {
             "HF_HOME": str(self.hf_home),
             "HF_HUB_CACHE": str(self.hub),
+            "HF_DATASETS_CACHE": str(self.datasets),
             "TORCH_HOME": str(self.torch_home),
         }
         return {**OFFLINE, **places}
@@ -59,11 +78,14 @@ def find_roots(
     root: Path | None = None,
     hf_home: Path | None = None,
     torch_home: Path | None = None,
+    insightface: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> Roots:
     """The roots that the user names, else those that the libraries would use in `environ`.
 
-    The rules are those of huggingface_hub/constants.py and torch/hub.py, except that `~` and `$X`
-    are expanded in all of them: the result is written out absolute.
+    The rules are those of huggingface_hub/constants.py, datasets/config.py and torch/hub.py, except
+    that `~` and `$X` are expanded in all of them: the result is written out absolute. insightface
+    obeys no variable, only its argument `root`; plain folders go below the current one.
     """
 
     def named(*variables: str) -> Path | None:
@@ -80,10 +102,20 @@ def find_roots(
     if root is not None:
         hf_home = hf_home or root / "huggingface"
         torch_home = torch_home or root / "torch"
+        insightface = insightface or root / "insightface"
+        checkpoints = checkpoints or root / "checkpoints"
+    datasets = hf_home / "datasets" if hf_home is not None else named("HF_DATASETS_CACHE")
     hub = hf_home / "hub" if hf_home is not None else named("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
     hf_home = absolute(hf_home or named("HF_HOME") or caches / "huggingface")
     torch_home = absolute(torch_home or named("TORCH_HOME") or caches / "torch")
-    return Roots(hf_home, absolute(hub or hf_home / "hub"), torch_home)
+    return Roots(
+        hf_home,
+        absolute(hub or hf_home / "hub"),
+        torch_home,
+        absolute(datasets or hf_home / "datasets"),
+        absolute(insightface or "~/.insightface"),
+        absolute(checkpoints or "checkpoints"),
+    )
 
 
 def shell_file(variables: Mapping[str, str]) -> str:

@@ -62,11 +62,19 @@ class Hub:
         self._api = HfApi(self.endpoint, token=self._token or False)
         self._web = web
 
-    def snapshot(self, source: str, kind: str, name: str, revision: str | None) -> RemoteSnapshot:
+    def snapshot(
+        self,
+        source: str,
+        kind: str,
+        name: str,
+        revision: str | None,
+        specs: tuple[str, ...] = (),
+    ) -> RemoteSnapshot:
         """All files of the repository `name` at `revision` (None: `main`).
 
-        `kind`: model, dataset or space. Raises RequestError for a name that no repository can have,
-        UnavailableError if there is none, it is not open to the user, or the Hub is not reached.
+        `kind`: model, dataset or space. `specs`: other words that it was asked for with. Raises
+        RequestError for a name that no repository can have, UnavailableError if there is none, it
+        is not open to the user, or the Hub is not reached.
         """
         revision = revision or "main"
         try:
@@ -98,6 +106,7 @@ class Hub:
             revision=revision,
             commit_hash=commit_hash,
             license=_license(info),
+            specs=specs,
         )
 
     def _info(self, kind: str, name: str, revision: str) -> RepoInfo:

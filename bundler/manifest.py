@@ -51,6 +51,14 @@ class Omission:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """A file that can run as code when a library loads it, and what makes it run."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The files of one model at one commit hash, and what is known about it."""
 
@@ -65,6 +73,11 @@ class Snapshot:
     commit_hash: str | None = None
     license: str | None = None
     omitted: tuple[Omission, ...] = ()
+    specs: tuple[str, ...] = ()
+    """Other words that the user asked with: `timm:resnet18` for `timm/resnet18.a1_in1k`."""
+    needs: tuple[str, ...] = ()
+    """Specs of other snapshots in the bundle without which this one does not load."""
+    code: tuple[Code, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,12 +105,18 @@ class Manifest:
                 snapshot,
                 files=tuple(sorted(snapshot.files, key=lambda entry: str(entry.path))),
                 omitted=tuple(sorted(snapshot.omitted, key=lambda item: item.path)),
+                specs=tuple(sorted(snapshot.specs)),
+                needs=tuple(sorted(snapshot.needs)),
+                code=tuple(sorted(snapshot.code, key=lambda item: item.path)),
             )
             for snapshot in snapshots
         )
         return cls(
             tuple(
-                sorted(in_order, key=lambda s: (s.source, s.kind or "", s.name, s.revision or ""))
+                sorted(
+                    in_order,
+                    key=lambda s: (s.source, s.kind or "", s.name, s.revision or "", s.layout),
+                )
             )
         )
 
@@ -193,6 +212,9 @@ def _snapshot_to_json(snapshot: Snapshot) -> dict[str, Any]:
             _without_nothing({"path": item.path, "size": item.size, "reason": item.reason})
             for item in snapshot.omitted
         ],
+        "specs": list(snapshot.specs),
+        "needs": list(snapshot.needs),
+        "code": [{"path": item.path, "reason": item.reason} for item in snapshot.code],
     }
     return _without_nothing(record)
 
@@ -206,7 +228,7 @@ def _snapshot(record: object) -> Snapshot:
     try:
         files = tuple(_file_entry(item) for item in _get(record, "files", list))
         _check_paths_agree(files)
-        aliases = tuple(_plain(item, "alias") for item in _optional(record, "aliases", list) or [])
+        aliases = _texts(record, "aliases")
         if len(aliases) > MAX_ALIASES:
             raise ValueError(f"more than {MAX_ALIASES} aliases")
         if len({name, *aliases}) != 1 + len(aliases):
@@ -225,6 +247,12 @@ def _snapshot(record: object) -> Snapshot:
             commit_hash=commit_hash,
             license=_optional_text(record, "license"),
             omitted=tuple(_omission(item) for item in _optional(record, "omitted", list) or []),
+            specs=_texts(record, "specs"),
+            needs=_texts(record, "needs"),
+            code=tuple(
+                Code(_text(item, "path"), _text(item, "reason"))
+                for item in _optional(record, "code", list) or []
+            ),
         )
     except ValueError as error:
         raise ValueError(f"in {shown(name)}: {error}") from None
@@ -307,6 +335,10 @@ def _text(record: object, key: str) -> str:
 def _optional_text(record: object, key: str) -> str | None:
     value = _optional(record, key, str)
     return None if value is None else _plain(value, key)
+
+
+def _texts(record: object, key: str) -> tuple[str, ...]:
+    return tuple(_plain(item, key) for item in _optional(record, key, list) or [])
 
 
 def _size(value: int) -> int:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from bundler.archive import write_bundle
+from bundler.code import code_by_name, code_of, refuse_code
 from bundler.digest import Blob, Digest
-from bundler.download import Cancelled, Web, fetch, found
+from bundler.download import Cancelled, Mirror, Web, fetch, found
 from bundler.errors import (
     BundlerError,
     DamagedError,
@@ -27,55 +28,19 @@ from bundler.errors import (
 )
 from bundler.frames import DEFAULT_LEVEL
 from bundler.hub import Hub
-from bundler.manifest import FileEntry, Manifest, Snapshot
+from bundler.locked import PREPARED, absent, locked_plan, pinned
+from bundler.manifest import Code, FileEntry, Manifest, Snapshot
 from bundler.names import plain_text, relative_path
+from bundler.planning import PARALLEL, PackPlan, Planner, contents, missing_size
+from bundler.prepared import can_prepare, prepare
 from bundler.progress import Progress, Silent
 from bundler.remote import RemoteFile, RemoteSnapshot
-from bundler.selection import Selection, select
-from bundler.sources import SOURCES, Source, resolve
-from bundler.spec import Spec
+from bundler.request import Wanted
+from bundler.selection import Selection
+from bundler.sources import SOURCES, Source
 from bundler.store import BlobStore
 from bundler.whole_file import told, whole_file
-
-PARALLEL = 8
-"""Requests and downloads under way at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class PackPlan:
-    """What a pack will bring: pinned snapshots with the files chosen. Sizes in bytes."""
-
-    snapshots: tuple[RemoteSnapshot, ...]
-    missing_size: int
-    """Of what is still to be downloaded."""
-
-    @property
-    def size(self) -> int:
-        """Of everything in the bundle before compression, as far as upstream tells sizes."""
-        return sum(file.size or 0 for _, file in _contents(self.snapshots))
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain values, for programs."""
-        return {
-            "models": [
-                {
-                    "source": snapshot.source,
-                    "name": snapshot.name,
-                    "aliases": list(snapshot.aliases),
-                    "revision": snapshot.revision,
-                    "commit_hash": snapshot.commit_hash,
-                    "license": snapshot.license,
-                    "files": [{"path": f.path, "size": f.size} for f in snapshot.files],
-                    "omitted": [
-                        {"path": item.path, "size": item.size, "reason": item.reason}
-                        for item in snapshot.omitted
-                    ],
-                }
-                for snapshot in self.snapshots
-            ],
-            "download_size": self.missing_size,
-            "size": self.size,
-        }
+from bundler.zip_archive import from_zip
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +51,8 @@ class Packed:
     size: int
     digest: Digest
     manifest: Manifest
+    notes: tuple[str, ...] = ()
+    """What did not go as planned, and is no error; one sentence each."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
@@ -93,22 +60,8 @@ class Packed:
             "path": None if self.path is None else str(self.path),
             "size": self.size,
             "bundle": str(self.digest),
+            "notes": list(self.notes),
         }
-
-
-def _contents(snapshots: Sequence[RemoteSnapshot]) -> Iterator[tuple[str, RemoteFile]]:
-    """Each content once, with a name for messages."""
-    seen: set[str] = set()
-    for snapshot in snapshots:
-        for file in snapshot.files:
-            if file.identity not in seen:
-                seen.add(file.identity)
-                yield f"{file.path} of {snapshot.name}", file
-
-
-def _missing_size(file: RemoteFile, store: BlobStore) -> int:
-    """Bytes of `file` that the store does not have even in part."""
-    return max(0, (file.size or 0) - store.partial_size(file.identity))
 
 
 def default_store() -> Path:
@@ -122,30 +75,41 @@ def _store(folder: Path | str | None) -> BlobStore:
 
 
 def plan_pack(
-    specs: Sequence[str],
+    specs: Sequence[str | Wanted],
     *,
     selection: Selection = Selection(),
     endpoint: str | None = None,
+    mirrors: Sequence[str] = (),
     store: Path | str | None = None,
+    closed: bool = True,
+    locked: Manifest | None = None,
     sources: Sequence[Source] = SOURCES,
 ) -> PackPlan:
     """Resolve `specs` from metadata alone: nothing is downloaded, nothing is written.
 
-    `endpoint`: the Hub to ask, by default that of `HF_ENDPOINT`, else the public one. `store`: the
-    folder that keeps downloads (`default_store`). Raises Faults with every RequestError and
-    UnavailableError of the request.
+    `endpoint`: the Hub to ask, by default that of `HF_ENDPOINT`, else the public one. `mirrors`:
+    `FROM=TO`, addresses and where to look for them first. `store`: the folder that keeps downloads
+    (`default_store`). `closed`: bring what the models need from other repositories too. `locked`:
+    instead of `specs`, plan for exactly what this manifest has.
+
+    Raises Faults with every RequestError and UnavailableError of the request.
     """
-    with closing(Web()) as web:
-        return _plan(specs, selection, Hub(web, endpoint), sources, _store(store))
+    folder = _store(store)
+    with _planner(endpoint, mirrors, sources, folder) as planner:
+        return _plan(planner, specs, selection, closed, locked, folder)
 
 
 def pack(
-    specs: Sequence[str],
+    specs: Sequence[str | Wanted],
     output: Path | str | BinaryIO,
     *,
     selection: Selection = Selection(),
     endpoint: str | None = None,
+    mirrors: Sequence[str] = (),
     store: Path | str | None = None,
+    closed: bool = True,
+    locked: Manifest | None = None,
+    code: bool = True,
     level: int = DEFAULT_LEVEL,
     jobs: int | None = None,
     sources: Sequence[Source] = SOURCES,
@@ -154,100 +118,107 @@ def pack(
 ) -> Packed:
     """Download the models that `specs` name and write them into one bundle at `output`.
 
-    `output`: a path, replaced only by a whole bundle, or a binary stream. `store`: the folder that
-    keeps downloads (`default_store`). `level`: of zstd, 1 to 19. `jobs`: threads that compress.
-    `on_plan` is called once everything is resolved, before anything is downloaded.
+    `output`: a path, replaced only by a whole bundle, or a binary stream. `code`: False refuses
+    models that hold some. `level`: of zstd, 1 to 19. `jobs`: threads that compress. `on_plan` is
+    called once everything is resolved, before anything is downloaded. The rest as in `plan_pack`.
 
     Raises Faults or one of RequestError, UnavailableError, DamagedError (upstream sends other bytes
-    than it promises) and TargetError (output or store). What was downloaded is kept, and running
-    again goes on from there.
+    than it promises), TrustError (`code`) and TargetError (output or store). What was downloaded is
+    kept, and running again goes on from there.
     """
     progress = progress or Silent()
     if isinstance(output, (str, Path)):
         _check_output(Path(output))
-    with closing(Web()) as web:
-        plan = _plan(specs, selection, Hub(web, endpoint), sources, _store(store))
+    folder = _store(store)
+    with _planner(endpoint, mirrors, sources, folder) as planner:
+        plan = _plan(planner, specs, selection, closed, locked, folder)
+        if not code:
+            refuse_code({s.name: list(code_by_name(s)) for s in plan.snapshots})
         if on_plan is not None:
             on_plan(plan)
         with _store(store) as blobs:
-            manifest = _fetch_all(plan, blobs, progress)
-            return _write(manifest, blobs, output, level, jobs, progress)
+            manifest, notes = _manifest(plan, locked, blobs, progress)
+            if not code:
+                refuse_code({s.name: list(s.code) for s in manifest.snapshots})
+            return replace(_write(manifest, blobs, output, level, jobs, progress), notes=notes)
+
+
+@contextmanager
+def _planner(
+    endpoint: str | None, mirrors: Sequence[str], sources: Sequence[Source], store: BlobStore
+) -> Iterator[Planner]:
+    with closing(Web([Mirror.parse(text) for text in mirrors])) as web:
+        yield Planner(Hub(web, endpoint), web, sources, store)
 
 
 def _plan(
-    specs: Sequence[str],
+    planner: Planner,
+    specs: Sequence[str | Wanted],
     selection: Selection,
-    hub: Hub,
-    sources: Sequence[Source],
+    closed: bool,
+    locked: Manifest | None,
     store: BlobStore,
 ) -> PackPlan:
+    if locked is not None:
+        if specs:
+            raise RequestError("a locked manifest says what to pack: name no models beside it")
+        return locked_plan(locked, planner, store)
     if isinstance(specs, str):
         specs = [specs]
-    if not specs:
-        raise RequestError("no models named: bundler pack --models ORG/NAME … -o FILE")
-
-    def resolved(text: str) -> list[RemoteSnapshot] | BundlerError:
-        try:
-            snapshots = resolve(Spec.parse(text), hub, sources)
-            return [_checked(select(snapshot, selection)) for snapshot in snapshots]
-        except BundlerError as error:
-            return error
-
-    with ThreadPoolExecutor(PARALLEL, "resolve") as pool:
-        results = list(pool.map(resolved, dict.fromkeys(specs)))
-    faults = [result for result in results if isinstance(result, BundlerError)]
-    if faults:
-        raise Faults(faults)
-    snapshots = _one_name_each([s for r in results if isinstance(r, list) for s in r])
-    missing = (file for _, file in _contents(snapshots) if found(file, store) is None)
-    return PackPlan(snapshots, sum(_missing_size(file, store) for file in missing))
+    wanted = [Wanted(spec) if isinstance(spec, str) else spec for spec in specs]
+    return planner.plan(wanted, selection, closed)
 
 
-def _checked(snapshot: RemoteSnapshot) -> RemoteSnapshot:
-    """The same snapshot, if all of its chosen files have names that a bundle can carry."""
-    paths = [file.path for file in snapshot.files]
-    if len(set(paths)) != len(paths):
-        raise UnavailableError(f"{snapshot.name} lists a file twice: is that a hub?")
-    for file in snapshot.files:
-        try:
-            relative_path(file.path)
-        except ValueError as error:
-            raise RequestError(
-                f"{snapshot.name} has a file that a bundle cannot carry ({error}): "
-                "leave it out with --exclude"
-            ) from None
-    return snapshot
+def _manifest(
+    plan: PackPlan, locked: Manifest | None, store: BlobStore, progress: Progress
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Bring everything into the store; the manifest of it, and what there is to say."""
+    with ExitStack() as archives:
+        remote = _taken_apart(plan.snapshots, store, archives, progress)
+        if locked is not None:
+            planned = [s for s in locked.snapshots if s.layout != PREPARED]
+            remote = [pinned(r, s) for r, s in zip(remote, planned, strict=True)]
+        blobs = _fetch_all(list(contents(remote)), store, progress)
+    snapshots = [_snapshot(snapshot, blobs) for snapshot in remote]
+    prepared, notes = _prepared(snapshots, locked, store, progress)
+    if locked is not None:
+        faults = list(absent(locked, store))
+        if faults:
+            raise Faults(faults)
+        return locked, notes
+    with told(store.root, "--store"):
+        looked_at = [_with_code(s, store) for s in (*snapshots, *prepared)]
+    return Manifest.of(looked_at), notes
 
 
-def _one_name_each(snapshots: Sequence[RemoteSnapshot]) -> tuple[RemoteSnapshot, ...]:
-    """One main name for each repository, though it was asked for under several; revisions once."""
-    names: dict[tuple[str, str], set[str]] = defaultdict(set)
+def _taken_apart(
+    snapshots: Sequence[RemoteSnapshot], store: BlobStore, open_files: ExitStack, progress: Progress
+) -> list[RemoteSnapshot]:
+    """The snapshots with their archives fetched and looked into, as files of their own."""
+    zipped = [snapshot for snapshot in snapshots if snapshot.inside is not None]
+    blobs = _fetch_all(list(contents(zipped)), store, progress)
+    apart = []
     for snapshot in snapshots:
-        names[snapshot.source, _canonical(snapshot)] |= {snapshot.name, *snapshot.aliases}
-    unique = {}
-    for snapshot in snapshots:
-        # The name that is not the canonical one comes first, whatever the order of asking.
-        canonical = _canonical(snapshot)
-        known = names[snapshot.source, canonical]
-        name, *aliases = sorted(known, key=lambda name: (name == canonical, name))
-        named = replace(snapshot, name=name, aliases=tuple(aliases))
-        unique[named.source, name, named.revision] = named
-    return tuple(unique.values())
+        if snapshot.inside is not None:
+            blob = blobs[snapshot.files[0].identity]
+            archive = open_files.enter_context(store.open(blob))
+            snapshot = from_zip(snapshot, archive, blob.digest)
+            if not snapshot.files:
+                raise RequestError(f"the archive of {snapshot.name} has none of the files wanted")
+        apart.append(snapshot)
+    return apart
 
 
-def _canonical(snapshot: RemoteSnapshot) -> str:
-    return snapshot.aliases[-1] if snapshot.aliases else snapshot.name
-
-
-def _fetch_all(plan: PackPlan, store: BlobStore, progress: Progress) -> Manifest:
-    """Bring everything into the store. All of it is tried before the first fault is told."""
+def _fetch_all(
+    wanted: Sequence[tuple[str, RemoteFile]], store: BlobStore, progress: Progress
+) -> dict[str, Blob]:
+    """Bring content into the store, by identity. All of it is tried before a fault is told."""
     stop = threading.Event()
-    contents = list(_contents(plan.snapshots))
-    blobs = {file.identity: blob for _, file in contents if (blob := found(file, store))}
-    missing = [(what, file) for what, file in contents if file.identity not in blobs]
+    blobs = {file.identity: blob for _, file in wanted if (blob := found(file, store))}
+    missing = [(what, file) for what, file in wanted if file.identity not in blobs]
     faults: list[BundlerError] = []
     total = sum(file.size or 0 for _, file in missing)
-    done = total - sum(_missing_size(file, store) for _, file in missing)
+    done = total - sum(missing_size(file, store) for _, file in missing)
     _check_store_space(total - done, store)
     pool = ThreadPoolExecutor(PARALLEL, "download")
     with progress.start("downloading", total, done) as meter:
@@ -273,7 +244,7 @@ def _fetch_all(plan: PackPlan, store: BlobStore, progress: Progress) -> Manifest
             pool.shutdown(wait=False, cancel_futures=True)
     if faults:
         raise Faults(sorted(faults, key=str))
-    return Manifest.of(_snapshot(snapshot, blobs) for snapshot in plan.snapshots)
+    return blobs
 
 
 def _snapshot(remote: RemoteSnapshot, blobs: dict[str, Blob]) -> Snapshot:
@@ -291,7 +262,58 @@ def _snapshot(remote: RemoteSnapshot, blobs: dict[str, Blob]) -> Snapshot:
         commit_hash=remote.commit_hash,
         license=remote.license,
         omitted=tuple(replace(item, path=plain_text(item.path)) for item in remote.omitted),
+        specs=remote.specs,
+        needs=remote.needs,
     )
+
+
+def _prepared(
+    snapshots: Sequence[Snapshot], locked: Manifest | None, store: BlobStore, progress: Progress
+) -> tuple[list[Snapshot], tuple[str, ...]]:
+    """The datasets among `snapshots` in the form that `load_dataset` reads, where that can be made.
+
+    Not to be had is no error: the files are carried all the same, and the second value says so.
+    """
+    if locked is not None and not any(absent(locked, store)):
+        return [], ()
+    made, notes = [], []
+    datasets = [s for s in snapshots if s.kind == "dataset" and s.layout == "hf-cache"]
+    for snapshot in datasets if can_prepare() else ():
+        with (
+            progress.start(f"preparing {snapshot.name}", snapshot.size),
+            told(store.root, "--store"),
+            TemporaryDirectory(dir=store.root, prefix="prepared-") as work,
+        ):
+            source, target = Path(work, "files"), Path(work, "cache")
+            for entry in snapshot.files:
+                link = source / entry.path
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(store.path(entry.blob))
+            files = {}
+            try:
+                for name in snapshot.names:  # Each is looked for in a folder of its own.
+                    for path in prepare(name, source, target):
+                        files[path] = store.take(target / path)
+            except UnavailableError as error:
+                notes.append(f"{snapshot.name}: only its files, not its prepared form ({error})")
+                continue
+            configs = {path.parts[1] for path in files}
+            if len(configs) > 1:
+                notes.append(
+                    f"{snapshot.name} has several configs: offline, load_dataset needs one of "
+                    f"their names too ({', '.join(sorted(configs))})"
+                )
+            entries = tuple(FileEntry(path, blob) for path, blob in files.items())
+            made.append(replace(snapshot, layout=PREPARED, files=entries, omitted=()))
+    return made, tuple(notes)
+
+
+def _with_code(snapshot: Snapshot, store: BlobStore) -> Snapshot:
+    code = [
+        Code(plain_text(item.path), plain_text(item.reason))
+        for item in code_of(snapshot, store.open)
+    ]
+    return replace(snapshot, code=tuple(code))
 
 
 def _write(

@@ -20,11 +20,12 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import BinaryIO
 
-from bundler.digest import COPY_SIZE, Blob, Digest, Readable, digest_of
+from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader, digest_of
 from bundler.errors import BundlerError, TargetError
 from bundler.folders import Folders
 from bundler.layouts.placement import File
 from bundler.progress import Progress
+from bundler.sharing import LinkMode, clone, hard_link
 from bundler.survey import Survey, links_wanted
 from bundler.whole_file import told
 
@@ -58,6 +59,7 @@ class Target:
         self._new_folders = [folder for folder in (root, *root.parents) if not folder.exists()]
         self._stack = ExitStack()
         self._staged: dict[Digest, int] = {}
+        self._pointed: dict[Digest, tuple[Path, int]] = {}
         self._unsynced: list[str] = []
 
     def __enter__(self) -> Target:
@@ -134,11 +136,13 @@ class Target:
         return True
 
     def has(self, blob: Blob) -> bool:
-        """Whether `blob` is staged, by this run or one that was killed."""
-        return self._staged.get(blob.digest) == blob.size
+        """Whether `blob` is staged, by this run or one that was killed, or pointed to."""
+        return self._staged.get(blob.digest) == blob.size or blob.digest in self._pointed
 
     def staged_mtime_ns(self, blob: Blob) -> int:
         """The time of change of a staged blob, in nanoseconds; it keeps it where it is placed."""
+        if blob.digest in self._pointed:
+            return self._pointed[blob.digest][1]
         with told(self.root, "--root"):
             return os.stat(blob.digest.hex, dir_fd=self._blobs).st_mtime_ns
 
@@ -163,6 +167,42 @@ class Target:
             os.rename(name + _PART, name, src_dir_fd=self._blobs, dst_dir_fd=self._blobs)
         self._staged[blob.digest] = blob.size
 
+    def share(self, blob: Blob, source: Path, mode: LinkMode) -> None:
+        """Take in a blob that the file `source` holds, by `mode`; not for symbolic links.
+
+        Raises DamagedError if a copy turns out otherwise, TargetError if `mode` cannot be done.
+        """
+        name = blob.digest.hex
+        with told(self.root, "--checkpoints"):
+            real = os.path.realpath(source)
+            done = False
+            if mode.shares(blob.size):
+                if mode in (LinkMode.AUTO, LinkMode.CLONE):
+                    with (
+                        open(real, "rb", buffering=0) as content,
+                        open(name + _PART, "wb", opener=self._opener) as file,
+                    ):
+                        done = clone(content, file)
+                if done:
+                    os.rename(name + _PART, name, src_dir_fd=self._blobs, dst_dir_fd=self._blobs)
+                elif mode in (LinkMode.AUTO, LinkMode.HARDLINK):
+                    done = hard_link(real, self._blobs, name)
+                if not done and mode is not LinkMode.AUTO:
+                    raise TargetError(
+                        f"{self.root} cannot hold a {mode.value} of {real}: use --link-mode auto, "
+                        "or a folder on the same disk"
+                    )
+            if done:
+                self._staged[blob.digest] = blob.size
+                self._unsynced.append(name)
+                return
+            with open(real, "rb", buffering=0) as content:
+                self.stage(blob, VerifiedReader(content, blob, real), lambda _: None)
+
+    def point(self, blob: Blob, path: Path, mtime_ns: int) -> None:
+        """Let the files of `blob` be links to `path`, where it stands or will stand."""
+        self._pointed[blob.digest] = (path, mtime_ns)
+
     def sync(self) -> None:
         """Make all that was staged outlast a loss of power."""
         with told(self.root, "--root"):
@@ -175,6 +215,10 @@ class Target:
     def open(self, blob: Blob) -> BinaryIO:
         """A staged blob, for reading; the caller closes it."""
         return open(blob.digest.hex, "rb", opener=self._opener)
+
+    def staged_path(self, blob: Blob) -> Path:
+        """Where a staged blob is until it is published."""
+        return self.root / _BLOBS / blob.digest.hex
 
     def publish(self, work: Survey) -> None:
         """Make everything in `work` visible: files, then links, then texts."""
@@ -210,6 +254,11 @@ class Target:
 
     def _build_file(self, file: File, *, is_last: bool) -> None:
         name, path = file.blob.digest.hex, _TREE / file.path
+        if file.blob.digest in self._pointed:
+            target = self._pointed[file.blob.digest][0]
+            text = os.path.relpath(target, self.root / file.path.parent)
+            os.symlink(text, path.name, dir_fd=self._folders.handle(path.parent))
+            return
         if not is_last:
             with self.open(file.blob) as source, self._new(path) as copy:
                 shutil.copyfileobj(source, copy, COPY_SIZE)

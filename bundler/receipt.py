@@ -18,7 +18,7 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class InstalledFile:
-    """One file that stands as the bundle says. `root` is a field of `environment.Roots`."""
+    """One file that stands as the bundle says. `root` is what `Roots.kept_as` gives."""
 
     root: str
     path: PurePosixPath

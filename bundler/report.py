@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bundler.code import code_by_name
 from bundler.errors import amount
 from bundler.inspection import Inspection
-from bundler.manifest import Omission, Snapshot
+from bundler.manifest import Code, Omission, Snapshot
 from bundler.remote import RemoteSnapshot
 from bundler.selection import weight_formats
+from bundler.spec import DEFAULT_SCHEME
 from bundler.unpacking import Unpacked
 
 if TYPE_CHECKING:  # Unpacking must not import what packing needs.
-    from bundler.packing import PackPlan
+    from bundler.packing import Packed
+    from bundler.planning import PackPlan
 
 _SHOWN = 6
 """Names of left-out files that are shown for one reason."""
@@ -34,17 +38,42 @@ def planned(plan: PackPlan) -> str:
     """What a pack will bring."""
     lines = []
     for snapshot in plan.snapshots:
-        size = sum(file.size or 0 for file in snapshot.files)
+        sizes = [file.size for file in snapshot.files]
+        size = None if None in sizes else sum(size or 0 for size in sizes)
+        what = "archive" if snapshot.inside else "file"
         lines += [
             _title(snapshot),
-            f"    {counted(len(snapshot.files), 'file')}, {amount(size)}",
+            f"    {counted(len(snapshot.files), what)}, {amount(size)}",
+            *_needs(snapshot),
             *_left_out(snapshot.omitted),
+            *_code(snapshot),
         ]
+    lines += [f"note: {note}" for note in plan.notes]
     lines.append(
         f"in all: {amount(plan.missing_size)} to download, "
         f"{amount(plan.size)} in the bundle before compression"
     )
     return printable("\n".join(lines))
+
+
+def packed(result: Packed) -> Iterator[str]:
+    """What a finished pack has to say beside what was planned."""
+    for snapshot in result.manifest.snapshots:
+        # What names tell was said with the plan.
+        lines = [*_code(snapshot, [item for item in snapshot.code if "pickle" in item.reason])]
+        yield from map(printable, [f"{_name(snapshot)}:", *lines] if lines else [])
+    for note in result.notes:
+        yield f"note: {printable(note)}"
+
+
+def usage(result: Unpacked) -> Iterator[str]:
+    """What programs must say to find what was unpacked, where its name is not enough."""
+    for snapshot in result.snapshots:
+        root = result.roots.insightface
+        if snapshot.layout == "insightface" and root != Path("~/.insightface").expanduser():
+            yield f'FaceAnalysis(name="{printable(snapshot.name)}", root="{root}")'
+    if any(name == "checkpoints" for name in result.work):
+        yield f"plain files are in {result.roots.checkpoints}: from_pretrained(path), torch.load"
 
 
 def inspected(inspection: Inspection) -> str:
@@ -65,8 +94,11 @@ def inspected(inspection: Inspection) -> str:
         )
         if snapshot.aliases:
             notes.append(f"{snapshot.name} is also found as {', '.join(snapshot.aliases)}")
-        if snapshot.omitted:
-            notes += [f"{_name(snapshot)}:", *_left_out(snapshot.omitted)]
+        more = [*_needs(snapshot), *_left_out(snapshot.omitted), *_code(snapshot)]
+        if snapshot.specs:
+            notes.append(f"{_name(snapshot)} was asked for as {', '.join(snapshot.specs)}")
+        if more:
+            notes += [f"{_name(snapshot)}:", *more]
     lines = [*_table(rows), *notes]
     lines.append(f"{amount(inspection.size)} unpacked, id {inspection.digest}")
     return printable("\n".join(lines))
@@ -77,7 +109,11 @@ def unpacked(result: Unpacked, *, done: bool) -> str:
     lines = []
     for snapshot in result.snapshots:
         files = counted(len(snapshot.files), "file")
-        lines += [_title(snapshot), f"    {files}, {amount(snapshot.size)}"]
+        lines += [
+            _title(snapshot),
+            f"    {files}, {amount(snapshot.size)}",
+            *_code(snapshot),
+        ]
     for name, work in result.work.items():
         if work.files:
             files = f"{counted(len(work.files), 'file')} ({amount(work.size)})"
@@ -94,10 +130,13 @@ def unpacked(result: Unpacked, *, done: bool) -> str:
 
 
 def _name(snapshot: Snapshot | RemoteSnapshot) -> str:
+    """The spec that means this snapshot."""
     name = snapshot.name
-    if snapshot.kind not in (None, "model"):
-        name = f"{snapshot.kind}:{name}"
-    return name if snapshot.revision in (None, "main") else f"{name}@{snapshot.revision}"
+    if snapshot.source != DEFAULT_SCHEME and "://" not in name:
+        name = f"{snapshot.source}:{name}"
+    if snapshot.revision not in (None, "main"):
+        name = f"{name}@{snapshot.revision}"
+    return f"{name} (prepared)" if snapshot.layout == "hf-datasets" else name
 
 
 def _title(snapshot: Snapshot | RemoteSnapshot) -> str:
@@ -109,6 +148,23 @@ def _title(snapshot: Snapshot | RemoteSnapshot) -> str:
     if snapshot.license:
         parts.append(f"licence {snapshot.license}")
     return " ".join(parts)
+
+
+def _needs(snapshot: Snapshot | RemoteSnapshot) -> Iterator[str]:
+    if snapshot.needs:
+        yield f"    needs: {', '.join(snapshot.needs)}"
+
+
+def _code(
+    snapshot: Snapshot | RemoteSnapshot, found: Sequence[Code] | None = None
+) -> Iterator[str]:
+    """What runs when the model is loaded, by the reason that it does."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for item in code_by_name(snapshot) if found is None else found:
+        by_reason[item.reason].append(item.path)
+    for reason, paths in by_reason.items():
+        more = f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else ""
+        yield f"    code: {', '.join(paths[:_SHOWN])}{more} ({reason})"
 
 
 def _left_out(omitted: Sequence[Omission]) -> Iterator[str]:

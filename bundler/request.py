@@ -1,34 +1,83 @@
 """A request: a TOML file that lists specs, so that a bundle can be made again.
 
-models = ["bert-base-uncased", "dataset:org/name"]
+models = [
+    "bert-base-uncased",
+    { spec = "openai-community/gpt2", revision = "e7da7f2", exclude = ["*.h5"] },
+]
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bundler.errors import RequestError
+from bundler.selection import Selection
+from bundler.spec import Spec
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+_FORM = 'models = ["org/name", …]'
+_KEYS = {"spec", "revision", "include", "exclude", "all_files"}
+_REVISED = ("hf", "dataset", "space", "timm", "sentence-transformers", "torchhub")
 
-def read_request(path: Path | str) -> list[str]:
-    """The specs that the file lists. Raises RequestError."""
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A spec, and what is said about the files of this one alone; None: the same as of all."""
+
+    spec: str
+    selection: Selection | None = None
+
+
+def read_request(path: Path | str) -> list[Wanted]:
+    """What the file lists. Raises RequestError."""
     try:
         document = tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise RequestError(
-            f'{path} is not a list of models: write models = ["org/name", …] ({error})'
-        ) from None
+        raise RequestError(f"{path} is not a list of models: write {_FORM} ({error})") from None
     models = document.pop("models", None)
     if document:
         raise RequestError(f"{path}: {', '.join(document)} is not known; only models = […] is")
-    if not isinstance(models, list) or not all(isinstance(model, str) for model in models):
-        raise RequestError(f'{path} needs a list of specs: models = ["org/name", …]')
-    return models
+    if not isinstance(models, list) or not all(isinstance(model, (str, dict)) for model in models):
+        raise RequestError(f"{path} needs a list of specs: {_FORM}")
+    try:
+        return [Wanted(model) if isinstance(model, str) else _wanted(model) for model in models]
+    except ValueError as error:
+        raise RequestError(f"{path}: {error}") from None
+
+
+def _wanted(table: Mapping[str, Any]) -> Wanted:
+    unknown = set(table) - _KEYS
+    if unknown:
+        known = ", ".join(sorted(_KEYS))
+        raise ValueError(f"{', '.join(sorted(unknown))} is not known of a model; {known} are")
+    spec, revision = table.get("spec"), table.get("revision")
+    if not isinstance(spec, str) or not isinstance(revision, (str, type(None))):
+        raise ValueError('a model in braces needs its name: { spec = "org/name", … }')
+    if revision is not None:
+        spec = _revised(spec, revision)
+    globs = {key: table.get(key, []) for key in ("include", "exclude")}
+    for key, value in globs.items():
+        if not isinstance(value, list) or not all(isinstance(glob, str) for glob in value):
+            raise ValueError(f'{key} of {spec} is not a list of globs: {key} = ["*.json"]')
+    if not table.keys() & {"include", "exclude", "all_files"}:
+        return Wanted(spec)
+    include, exclude = (tuple(value) for value in globs.values())
+    return Wanted(spec, Selection(include, exclude, table.get("all_files") is True))
+
+
+def _revised(spec: str, revision: str) -> str:
+    """`spec` at `revision`, as it would be written in one word."""
+    if Spec.parse(spec).scheme not in _REVISED:
+        raise ValueError(f"{spec} has no revisions")
+    name, hash_, entry = spec.partition("#")
+    return f"{name}@{revision}{hash_}{entry}"

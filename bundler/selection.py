@@ -13,11 +13,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import PurePosixPath
 
 from bundler.errors import RequestError
 from bundler.manifest import Omission
-from bundler.remote import RemoteSnapshot
+from bundler.remote import PathInside, RemoteSnapshot
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt"}
@@ -71,11 +72,20 @@ class Selection:
     all_files: bool = False
 
 
-def select(snapshot: RemoteSnapshot, selection: Selection) -> RemoteSnapshot:
+def select(
+    snapshot: RemoteSnapshot, selection: Selection, *, has_weights: bool = True
+) -> RemoteSnapshot:
     """The same snapshot with the files to carry, and the others in `omitted` with a reason.
 
-    Raises RequestError if nothing is left.
+    Of an archive, what is picked from inside; of a single file, that file. Raises RequestError if
+    nothing is left, and if it `has_weights` by what it is for, and has none.
     """
+    if snapshot.inside is not None:
+        return replace(snapshot, inside=partial(_inside, snapshot.inside, selection))
+    if snapshot.layout == "torch-checkpoints":
+        return snapshot
+    if has_weights and not selection.include and not selection.all_files:
+        _check_weights(snapshot)
     reasons: dict[str, str] = {}
     if snapshot.kind == "model" and not selection.include and not selection.all_files:
         reasons = second_copies([file.path for file in snapshot.files])
@@ -100,6 +110,26 @@ def select(snapshot: RemoteSnapshot, selection: Selection) -> RemoteSnapshot:
         if file.path in reasons
     )
     return replace(snapshot, files=files, omitted=omitted)
+
+
+def _check_weights(snapshot: RemoteSnapshot) -> None:
+    """Raise RequestError if nothing in a repository of models could be weights."""
+    if snapshot.kind != "model" or not snapshot.files:
+        return
+    paths = (PurePosixPath(file.path) for file in snapshot.files)
+    # Whatever else weights are called, the Hub keeps them as large files, of which it has a sha256.
+    if not weight_formats(paths) and not any(file.digest for file in snapshot.files):
+        raise RequestError(
+            f"{snapshot.name} has no weights in it, so it loads as no model: check the name; if "
+            "its files are what you want, say --all-files"
+        )
+
+
+def _inside(pick: PathInside, selection: Selection, member: str) -> str | None:
+    path = pick(member)
+    if path is None or (selection.include and not _matches(path, selection.include)):
+        return None
+    return None if _matches(path, selection.exclude) else path
 
 
 def second_copies(paths: Iterable[str]) -> dict[str, str]:

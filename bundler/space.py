@@ -33,6 +33,11 @@ def free_space(path: Path) -> int:
     return shutil.disk_usage(_existing(path)).free
 
 
+def same_disk(one: Path, other: Path) -> bool:
+    """Whether two paths are or would be on one file system."""
+    return _existing(one).stat().st_dev == _existing(other).stat().st_dev
+
+
 def _existing(path: Path) -> Path:
     """`path`, or what there is of it."""
     while not path.exists():

@@ -28,9 +28,15 @@ class Spec:
             raise RequestError(f"{text!r} is not a model: write org/name, or scheme:rest")
         return cls(scheme, rest)
 
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.rest}"
+
     def names(self, snapshot: Snapshot) -> bool:
         """Whether this asks for `snapshot`: by any of its names, with or without revision."""
+        if str(self) in snapshot.specs:
+            return True
         return self.scheme == snapshot.source and any(
             self.rest in (name, f"{name}@{snapshot.revision}", f"{name}@{snapshot.commit_hash}")
+            or str(self) == name
             for name in snapshot.names
         )

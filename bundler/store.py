@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from bundler.digest import Blob, Digest
+from bundler.digest import Blob, Digest, digest_of
 from bundler.errors import TargetError
 
 
@@ -54,14 +54,26 @@ class BlobStore:
         try:
             digest, size = (self.root / "known" / _key(identity)).read_text("ascii").split()
             blob = Blob(Digest.parse(digest), int(size))
-            whole = self._path(blob).stat().st_size == blob.size
         except (OSError, ValueError):
             return None
-        return blob if whole else None
+        return blob if self.has(blob) else None
+
+    def has(self, blob: Blob) -> bool:
+        """Whether `blob` is here whole."""
+        try:
+            return self.path(blob).stat().st_size == blob.size
+        except OSError:
+            return False
 
     def open(self, blob: Blob) -> BinaryIO:
         """The content of a whole blob; the caller closes it."""
-        return open(self._path(blob), "rb")
+        return open(self.path(blob), "rb")
+
+    def open_at(self, blob: Blob, offset: int) -> BinaryIO:
+        """The same from byte `offset` on."""
+        content = self.open(blob)
+        content.seek(offset)
+        return content
 
     def partial(self, identity: str) -> Path:
         """Where the bytes of an unfinished download are, or go."""
@@ -80,17 +92,27 @@ class BlobStore:
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.chmod(partial, 0o444)
-        os.replace(partial, self._path(blob))
+        os.replace(partial, self.path(blob))
         known = self.root / "known" / _key(identity)
         draft = known.with_suffix(".draft")
         draft.write_text(f"{blob.digest} {blob.size}", "ascii")
         os.replace(draft, known)
 
+    def take(self, path: Path) -> Blob:
+        """Take in a file that was made here, which is gone from `path` afterwards."""
+        with open(path, "rb") as file:
+            blob = Blob(digest_of(file, lambda _: None), os.fstat(file.fileno()).st_size)
+            os.fsync(file.fileno())
+        os.chmod(path, 0o444)
+        os.replace(path, self.path(blob))
+        return blob
+
     def discard(self, blob: Blob) -> None:
         """Drop a blob that turned out to be damaged, so that it is fetched anew."""
-        self._path(blob).unlink(missing_ok=True)
+        self.path(blob).unlink(missing_ok=True)
 
-    def _path(self, blob: Blob) -> Path:
+    def path(self, blob: Blob) -> Path:
+        """Where a whole blob stands."""
         return self.root / "blobs" / "sha256" / blob.digest.hex
 
 

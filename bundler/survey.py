@@ -185,6 +185,7 @@ def _present_files(
         if stat.S_ISDIR(state.st_mode):
             raise TargetError(f"{root / file.path} is a folder where a file belongs: move it away")
         if not stat.S_ISREG(state.st_mode) or state.st_size != file.blob.size:
+            _check_replaceable(root, file)
             continue
         if trusted(file.path, file.blob, state.st_mtime_ns):
             present[file.path] = state.st_mtime_ns
@@ -196,7 +197,18 @@ def _present_files(
             with open(root / file.path, "rb", buffering=0) as content:
                 if digest_of(content, meter.add) == file.blob.digest:
                     present[file.path] = mtime_ns
+                else:
+                    _check_replaceable(root, file)
     return present
+
+
+def _check_replaceable(root: Path, file: File) -> None:
+    """Raise TargetError if the file that stands there may be somebody's own."""
+    if not file.by_content:
+        raise TargetError(
+            f"{root / file.path} is there, with other content than the bundle has for it: "
+            "move it away, or unpack elsewhere"
+        )
 
 
 def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
@@ -206,6 +218,8 @@ def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
         return False
     if os.readlink(path) == link.text:
         return True
+    if link.moves and len(PurePosixPath(os.readlink(path)).parts) == 1:
+        return False
     if blob is None:
         if path.is_dir() and path.resolve() != (root / link.target).resolve():
             raise TargetError(f"{path} is a link to another folder: move it away")

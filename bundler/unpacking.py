@@ -7,15 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from bundler.archive import BundleReader, BundleSource, open_bundle
+from bundler.code import code_by_name, code_of, refuse_code
 from bundler.digest import Blob, Digest, VerifiedReader
 from bundler.env_file import ENV_FILE, env_path, write_env_file
 from bundler.environment import Roots, find_roots
 from bundler.errors import DamagedError, Faults, FormatError, RequestError
 from bundler.layouts import layout_of
-from bundler.layouts.placement import Link, Placement, Text
+from bundler.layouts.flat import flattened
+from bundler.layouts.placement import File, Link, Placement, Text
 from bundler.manifest import Manifest, Snapshot
 from bundler.place import Target, has_staging
 from bundler.progress import Progress, Silent
@@ -26,9 +28,13 @@ from bundler.receipt import (
     read_receipts,
     write_receipt,
 )
-from bundler.space import check_space, free_space
+from bundler.sharing import LinkMode
+from bundler.space import check_space, free_space, same_disk
 from bundler.spec import Spec
 from bundler.survey import Survey, Trusted, can_link, links_wanted, survey
+
+_PLAIN = "checkpoints"
+"""The name of the root that may share what the others hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +47,18 @@ class Unpacked:
     work: Mapping[str, Survey]
     """By the name of the root."""
     env: Path | None
+    link_mode: LinkMode = LinkMode.AUTO
     env_replaced: bool = False
     """The environment file was there and said something else."""
 
     @property
     def written_size(self) -> int:
-        """Of files that were not there."""
-        return sum(work.size for work in self.work.values())
+        """Of files that were not there, but for those that share the space of others."""
+        return sum(
+            file.blob.size
+            for name in self.work
+            for file in _taking_space(name, self.work, self.roots, self.link_mode)
+        )
 
     @property
     def present_size(self) -> int:
@@ -86,8 +97,11 @@ def plan_unpack(
     *,
     roots: Roots | None = None,
     only: Sequence[str] = (),
+    checkpoints: bool = False,
     env: Path | str | None = ENV_FILE,
     digest: Digest | None = None,
+    link_mode: LinkMode = LinkMode.AUTO,
+    code: bool = True,
     progress: Progress | None = None,
 ) -> Unpacked:
     """What `unpack` with the same arguments would do: reads manifest and target, writes nothing.
@@ -98,10 +112,13 @@ def plan_unpack(
     env_file = env_path(env)
     with open_bundle(bundle, digest) as reader:
         snapshots = _chosen(reader.manifest, only)
-        work = _survey_all(snapshots, roots, _Known(roots.hf_home), progress or Silent())
-        check_space({roots.path(name): survey.files for name, survey in work.items()})
+        if not code:
+            refuse_code({s.name: list(code_by_name(s)) for s in snapshots})
+        placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
+        work = _survey_all(placed, roots, _Known(roots), progress or Silent())
+        check_space({roots.path(n): _taking_space(n, work, roots, link_mode) for n in work})
         reader.check_end()
-        return Unpacked(reader.digest, snapshots, roots, work, env_file)
+        return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode)
 
 
 def unpack(
@@ -109,35 +126,45 @@ def unpack(
     *,
     roots: Roots | None = None,
     only: Sequence[str] = (),
+    checkpoints: bool = False,
     env: Path | str | None = ENV_FILE,
     digest: Digest | None = None,
+    link_mode: LinkMode = LinkMode.AUTO,
+    code: bool = True,
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Unpacked:
     """Install the models of `bundle` in the caches at `roots`, and write the file `env`.
 
     `roots`: by default those that the libraries use here (`find_roots`). `only`: specs of models
-    to install, by default all. `env`: None for no file. `digest`: the bundle's id, if known from
-    elsewhere. `jobs`: threads, by default one for each processor.
+    to install, by default all; what they need comes with them. `checkpoints`: also put models and
+    single files as plain ones below `roots.checkpoints`, by `link_mode`. `env`: None for no file.
+    `digest`: the bundle's id, if known from elsewhere. `code`: False refuses models that hold some.
+    `jobs`: threads, by default one for each processor.
 
     Raises RequestError (no such file; `only` names nothing in it), DamagedError (cut or altered),
-    FormatError (no bundle), TrustError (another id) and TargetError (space, permission, conflict).
-    Nothing becomes visible to a library before all content is verified and on disk.
+    FormatError (no bundle), TrustError (another id, or `code`) and TargetError (space, permission,
+    conflict). Nothing becomes visible to a library before all content is verified and on disk.
     """
     roots = roots or find_roots()
     progress = progress or Silent()
     env_file = env_path(env)
     with open_bundle(bundle, digest) as reader:
         snapshots = _chosen(reader.manifest, only)
-        known = _Known(roots.hf_home)
-        work = _survey_all(snapshots, roots, known, progress)
+        if not code:
+            refuse_code({s.name: list(code_by_name(s)) for s in snapshots})
+        placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
+        known = _Known(roots)
+        work = _survey_all(placed, roots, known, progress)
         left_over = any(has_staging(roots.path(name)) for name in work)
         if left_over or not known.all_of(reader.digest, work):
-            work = _install(reader, snapshots, roots, known, jobs, progress)
+            work = _install(reader, placed, roots, known, link_mode, code, jobs, progress)
         else:
             _stage(reader, work, {}, jobs, progress)  # A pipe is read to its end all the same.
+            if not code:
+                _check_code(snapshots, work, roots, {})
     replaced = env_file is not None and write_env_file(env_file, roots)
-    return Unpacked(reader.digest, snapshots, roots, work, env_file, replaced)
+    return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode, replaced)
 
 
 def _install(
@@ -145,6 +172,8 @@ def _install(
     snapshots: Sequence[Snapshot],
     roots: Roots,
     known: _Known,
+    link_mode: LinkMode,
+    code: bool,
     jobs: int | None,
     progress: Progress,
 ) -> dict[str, Survey]:
@@ -159,15 +188,22 @@ def _install(
             work[name] = survey(root, placements, known.trusted(name), progress)
         check_space(
             {
-                target.root: [file for file in work[name].files if not target.has(file.blob)]
+                target.root: [
+                    file
+                    for file in _taking_space(name, work, roots, link_mode)
+                    if not target.has(file.blob)
+                ]
                 for name, target in targets.items()
             }
         )
         _stage(reader, work, targets, jobs, progress)
+        _share(work, roots, targets, link_mode, progress)
+        if not code:
+            _check_code(snapshots, work, roots, targets)
         for target in targets.values():
             target.sync()
         # Before anything becomes visible: after a kill, it tells what is bundler's own.
-        write_receipt(roots.hf_home, _receipt(reader.digest, snapshots, work, targets))
+        write_receipt(roots.hf_home, _receipt(reader.digest, snapshots, work, targets, roots))
         for name, target in targets.items():
             target.publish(work[name])
     return work
@@ -191,6 +227,18 @@ def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:
         chosen |= named
     if faults:
         raise Faults(faults)
+    return _with_needs(manifest, chosen)
+
+
+def _with_needs(manifest: Manifest, chosen: set[int]) -> tuple[Snapshot, ...]:
+    """The snapshots of those numbers, and all in the bundle that they need to load."""
+    todo = list(chosen)
+    while todo:
+        needs = [Spec.parse(text) for text in manifest.snapshots[todo.pop()].needs]
+        for i, snapshot in enumerate(manifest.snapshots):
+            if i not in chosen and any(spec.names(snapshot) for spec in needs):
+                chosen.add(i)
+                todo.append(i)
     return tuple(manifest.snapshots[i] for i in sorted(chosen))
 
 
@@ -201,10 +249,11 @@ def _names(manifest: Manifest) -> str:
 
 
 def _by_root(snapshots: Sequence[Snapshot]) -> dict[str, list[Snapshot]]:
+    """The snapshots below each root; plain folders come last, since they may lead into caches."""
     by_root: dict[str, list[Snapshot]] = defaultdict(list)
     for snapshot in snapshots:
         by_root[layout_of(snapshot).root].append(snapshot)
-    return by_root
+    return dict(sorted(by_root.items(), key=lambda item: item[0] == _PLAIN))
 
 
 def _placements(snapshots: Sequence[Snapshot], root: Path, links: bool) -> Iterator[Placement]:
@@ -218,16 +267,18 @@ def _placements(snapshots: Sequence[Snapshot], root: Path, links: bool) -> Itera
 class _Known:
     """What need not be read again: what receipts vouch for, and what this run has read."""
 
-    def __init__(self, hf_home: Path) -> None:
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
         self._files: dict[tuple[str, PurePosixPath], tuple[Blob, int]] = {}
         self._installed: set[tuple[Digest, str, PurePosixPath]] = set()
-        for receipt in read_receipts(hf_home):
+        for receipt in read_receipts(roots.hf_home):
             for file in receipt.files:
                 self._files[file.root, file.path] = (file.blob, file.mtime_ns)
                 self._installed.add((receipt.bundle, file.root, file.path))
 
     def trusted(self, root: str) -> Trusted:
         """For `survey`, of the root of that name."""
+        root = self._roots.kept_as(root)
 
         def trusted(path: PurePosixPath, blob: Blob, mtime_ns: int) -> bool:
             return self._files.get((root, path)) == (blob, mtime_ns)
@@ -236,6 +287,7 @@ class _Known:
 
     def add(self, root: str, work: Survey) -> None:
         """Note what a survey of the root of that name found to be right."""
+        root = self._roots.kept_as(root)
         for file in work.wanted_files:
             if file.path in work.present:
                 self._files[root, file.path] = (file.blob, work.present[file.path])
@@ -244,7 +296,10 @@ class _Known:
         """Whether nothing is left to do, and a receipt of `bundle` says so."""
         return all(
             survey.is_done
-            and all((bundle, root, file.path) in self._installed for file in survey.wanted_files)
+            and all(
+                (bundle, self._roots.kept_as(root), file.path) in self._installed
+                for file in survey.wanted_files
+            )
             for root, survey in work.items()
         )
 
@@ -269,12 +324,13 @@ def _stage(
     jobs: int | None,
     progress: Progress,
 ) -> None:
-    """Bring every blob that some root lacks into its staging folder."""
+    """Bring every blob that some root lacks, and no cache can give it, into its staging folder."""
     missing: dict[Digest, list[Target]] = defaultdict(list)
     sizes = {}
+    in_caches = _in_caches(work)
     for name, target in targets.items():
         for blob in work[name].blobs.values():
-            if not target.has(blob):
+            if not target.has(blob) and not (name == _PLAIN and blob.digest in in_caches):
                 missing[blob.digest].append(target)
                 sizes[blob.digest] = blob.size
     with (
@@ -296,23 +352,103 @@ def _stage(
                     other.stage(member.blob, again, lambda _: None)
 
 
+def _in_caches(work: Mapping[str, Survey]) -> dict[Digest, tuple[str, File]]:
+    """What caches hold or will hold, of which plain folders get a share: root and file."""
+    if _PLAIN not in work:
+        return {}
+    return {
+        file.blob.digest: (name, file)
+        for name, survey in work.items()
+        if name != _PLAIN
+        for file in survey.wanted_files
+    }
+
+
+def _share(
+    work: Mapping[str, Survey],
+    roots: Roots,
+    targets: Mapping[str, Target],
+    link_mode: LinkMode,
+    progress: Progress,
+) -> None:
+    """Give plain folders what caches have, by `link_mode`."""
+    in_caches = _in_caches(work)
+    plain = targets.get(_PLAIN)
+    if plain is None:
+        return
+    wanted = [b for b in work[_PLAIN].blobs.values() if b.digest in in_caches and not plain.has(b)]
+    with progress.start("sharing with plain folders", sum(blob.size for blob in wanted)) as meter:
+        for blob in wanted:
+            name, file = in_caches[blob.digest]
+            place = roots.path(name) / file.path
+            is_there = file.path in work[name].present
+            source = place if is_there else targets[name].staged_path(blob)
+            if link_mode is LinkMode.SYMLINK and link_mode.shares(blob.size):
+                plain.point(blob, place, source.stat().st_mtime_ns)
+            else:
+                plain.share(blob, source, link_mode)
+            meter.add(blob.size)
+
+
+def _taking_space(
+    name: str, work: Mapping[str, Survey], roots: Roots, link_mode: LinkMode
+) -> list[File]:
+    """The files to write below the root of that name that share their space with no others."""
+    in_caches = _in_caches(work) if name == _PLAIN else {}
+    return [
+        file
+        for file in work[name].files
+        if not (
+            file.blob.digest in in_caches
+            and link_mode.shares(file.blob.size)
+            and (
+                link_mode is LinkMode.SYMLINK
+                or same_disk(roots.path(name), roots.path(in_caches[file.blob.digest][0]))
+            )
+        )
+    ]
+
+
+def _check_code(
+    snapshots: Sequence[Snapshot],
+    work: Mapping[str, Survey],
+    roots: Roots,
+    targets: Mapping[str, Target],
+) -> None:
+    """Raise TrustError if the content of a model holds code, whatever the manifest says."""
+    places = {
+        file.blob.digest: roots.path(name) / file.path
+        for name, survey in work.items()
+        for file in survey.wanted_files
+        if file.path in survey.present
+    }
+
+    def open_blob(blob: Blob) -> BinaryIO:
+        if blob.digest in places:
+            return open(places[blob.digest], "rb")
+        return next(target for target in targets.values() if target.has(blob)).open(blob)
+
+    refuse_code({s.name: list(code_of(s, open_blob)) for s in snapshots})
+
+
 def _receipt(
     bundle: Digest,
     snapshots: Sequence[Snapshot],
     work: Mapping[str, Survey],
     targets: Mapping[str, Target],
+    roots: Roots,
 ) -> Receipt:
     """What is installed once all of `work` is published."""
     files: list[InstalledFile] = []
     links: list[tuple[str, PurePosixPath]] = []
     texts: list[tuple[str, PurePosixPath]] = []
-    for root, target in targets.items():
-        present = work[root].present
-        for file in work[root].wanted_files:
+    for name, target in targets.items():
+        root, present = roots.kept_as(name), work[name].present
+        for file in work[name].wanted_files:
             found = file.path in present
             time = present[file.path] if found else target.staged_mtime_ns(file.blob)
             files.append(InstalledFile(root, file.path, file.blob, time, found))
-        for placement in work[root].wanted:
+        for placement in work[name].wanted:
             if isinstance(placement, Link):
                 links.append((root, placement.path))
             elif isinstance(placement, Text):

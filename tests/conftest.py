@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from loopback_hub import LoopbackHub
+from loopback_web import LoopbackWeb
 
 # For machines that have other work to do, and for runs that can be repeated.
 settings.register_profile(
@@ -23,6 +24,13 @@ def hub() -> Iterator[LoopbackHub]:
     """An empty hub on the loopback address."""
     with LoopbackHub() as hub:
         yield hub
+
+
+@pytest.fixture
+def web() -> Iterator[LoopbackWeb]:
+    """The other hosts that models come from, empty, on the loopback address."""
+    with LoopbackWeb() as web:
+        yield web
 
 
 @pytest.fixture

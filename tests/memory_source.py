@@ -10,6 +10,7 @@ from pathlib import Path
 
 import bundler
 from bundler.digest import Digest, Stream
+from bundler.download import Web
 from bundler.errors import UnavailableError
 from bundler.hub import Hub
 from bundler.remote import RemoteFile, RemoteSnapshot
@@ -34,7 +35,7 @@ class MemorySource:
         self._kind = kind
         self.opened: list[str] = []
 
-    def resolve(self, rest: str, hub: Hub) -> Iterator[RemoteSnapshot]:
+    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
         name, _, revision = rest.partition("@")
         canonical = self._aliases.get(name, name)
         if canonical not in self._models:

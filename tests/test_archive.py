@@ -292,7 +292,7 @@ def test_a_blob_that_changed_while_packing_is_not_written_as_if_it_were_right() 
 
 @pytest.mark.parametrize("odd", ["line\nbreak.txt", "\x1b[2J.txt", "x" * 5000])
 def test_a_bundle_that_leaves_out_an_odd_file_can_be_read(odd: str, tmp_path: Path) -> None:
-    files = {"config.json": b"{}", odd: b"odd"}
+    files = {"model.safetensors": b"{}", odd: b"odd"}
     packed = bundler.pack(
         ["org/model"],
         tmp_path / "bundle.tar.zst",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from command import command_environment, run
 from loopback_hub import LoopbackHub
+from loopback_web import LoopbackWeb
 
 import bundler
 from bundler.errors import EXIT_CODES
@@ -27,17 +28,26 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 @pytest.fixture
-def seeded(hub: LoopbackHub, tmp_path: Path) -> dict[str, str]:
-    """The environment of a reader of the README, with the models in it on the hub."""
+def seeded(hub: LoopbackHub, web: LoopbackWeb, tmp_path: Path) -> dict[str, str]:
+    """The environment of a reader of the README, with the models in it on the hub and the web."""
     files = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"weights"}
     hub.add("google-bert/bert-base-uncased", files, aliases=["bert-base-uncased"])
     for name in ("facebook/wav2vec2-base", "openai-community/gpt2", "openai/clip-vit-base-patch32",
-                 "lizhuang144/flan-t5-base-VG-factual-sg",
-                 "sentence-transformers/all-MiniLM-L6-v2"):  # fmt: skip
+                 "lizhuang144/flan-t5-base-VG-factual-sg", "timm/hrnet_w18.ms_aug_in1k"):  # fmt: skip
         hub.add(name, files)
+    hub.add("sentence-transformers/all-MiniLM-L6-v2", {**files, "modules.json": b"[]"})
+    for checkpoint in ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"):
+        web.add(f"https://download.pytorch.org/models/{checkpoint}", b"weights")
+    web.add_repository("facebookresearch/dinov2", {"hubconf.py": b""})
+    for size in "sblg":
+        folder = f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size}14"
+        web.add(f"{folder}/dinov2_vit{size}14_pretrain.pth", b"weights")
+    for pack in ("buffalo_l", "buffalo_m", "buffalo_s"):
+        web.add_release("deepinsight/insightface", "v0.7", f"{pack}.zip", b"PK")
     (tmp_path / "bundles").symlink_to(ROOT / "bundles")
     path = f"{Path(sys.executable).parent}:{command_environment(tmp_path)['PATH']}"
-    return {**command_environment(tmp_path), "HF_ENDPOINT": hub.url, "PATH": path}
+    upstream = {"HF_ENDPOINT": hub.url, "BUNDLER_MIRROR": " ".join(web.mirrors)}
+    return {**command_environment(tmp_path), **upstream, "PATH": path}
 
 
 def test_every_command_of_the_readme_works(seeded: dict[str, str], tmp_path: Path) -> None:
@@ -72,7 +82,7 @@ def test_every_message_that_the_readme_explains_is_one_of_the_program() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "bundler").rglob("*.py"))
     # A message may be split over lines and have values filled in: its fixed words are compared.
     said = re.sub(r'"\s*\n\s*f?"', "", sources)
-    ours, _ = README.split("And in your program")
+    ours = README.split("## When something goes wrong")[1].split("And in your program")[0]
     rows = re.findall(r"^\| (`.+`) \|", ours, re.MULTILINE)
     messages = [message for row in rows for message in re.findall("`([^`]+)`", row)]
     assert len(messages) > 10

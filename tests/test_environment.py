@@ -65,27 +65,40 @@ EVERYTHING = {
     "HUGGINGFACE_HUB_CACHE": "/set/old",
     "XDG_CACHE_HOME": "/set/cache",
     "TORCH_HOME": "/set/torch",
+    "HF_DATASETS_CACHE": "/set/data",
+    "HOME": "/home/me",
 }
 OPTIONS = {
     "a root": (
-        {"root": Path("/r")},
-        Roots(Path("/r/huggingface"), Path("/r/huggingface/hub"), Path("/r/torch")),
+        {"root": "/r"},
+        {
+            "hf_home": "/r/huggingface",
+            "hub": "/r/huggingface/hub",
+            "torch_home": "/r/torch",
+            "datasets": "/r/huggingface/datasets",
+            "insightface": "/r/insightface",
+            "checkpoints": "/r/checkpoints",
+        },
     ),
     "a Hugging Face home": (
-        {"hf_home": Path("/h")},
-        Roots(Path("/h"), Path("/h/hub"), Path("/set/torch")),
+        {"hf_home": "/h"},
+        {"hf_home": "/h", "hub": "/h/hub", "datasets": "/h/datasets", "torch_home": "/set/torch"},
     ),
     "a torch home": (
-        {"torch_home": Path("/t")},
-        Roots(Path("/set/hf"), Path("/set/hub"), Path("/t")),
+        {"torch_home": "/t"},
+        {"hf_home": "/set/hf", "hub": "/set/hub", "datasets": "/set/data", "torch_home": "/t"},
     ),
     "a root and homes": (
-        {"root": Path("/r"), "hf_home": Path("/h"), "torch_home": Path("/t")},
-        Roots(Path("/h"), Path("/h/hub"), Path("/t")),
+        {"root": "/r", "hf_home": "/h", "torch_home": "/t", "insightface": "/i"},
+        {"hub": "/h/hub", "torch_home": "/t", "insightface": "/i", "checkpoints": "/r/checkpoints"},
     ),
     "a root and a torch home": (
-        {"root": Path("/r"), "torch_home": Path("/t")},
-        Roots(Path("/r/huggingface"), Path("/r/huggingface/hub"), Path("/t")),
+        {"root": "/r", "torch_home": "/t"},
+        {"hf_home": "/r/huggingface", "hub": "/r/huggingface/hub", "torch_home": "/t"},
+    ),
+    "a folder for plain files": (
+        {"checkpoints": "/c"},
+        {"checkpoints": "/c", "hub": "/set/hub", "insightface": "/home/me/.insightface"},
     ),
 }
 
@@ -116,8 +129,11 @@ def test_torch_is_where_torch_hub_looks(
 
 
 @pytest.mark.parametrize(("options", "expected"), OPTIONS.values(), ids=OPTIONS)
-def test_options_win_over_every_variable(options: dict[str, Path], expected: Roots) -> None:
-    assert find_roots(EVERYTHING, **options) == expected
+def test_options_win_over_every_variable(
+    options: dict[str, str], expected: dict[str, str]
+) -> None:
+    roots = find_roots(EVERYTHING, **{name: Path(path) for name, path in options.items()})
+    assert {name: str(getattr(roots, name)) for name in expected} == expected
 
 
 def test_options_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bundler.digest import Blob
 from bundler.errors import FormatError
 from bundler.layouts import LAYOUTS, Layout, layout_of
+from bundler.layouts.flat import Flat, flattened
 from bundler.layouts.hf_cache import HuggingFaceCache
+from bundler.layouts.hf_datasets import HuggingFaceDatasets
+from bundler.layouts.insightface import InsightFace
 from bundler.layouts.placement import Absent, File, Link, Placement, Text
+from bundler.layouts.torch_hub import TorchCheckpoints, TorchHub
 from bundler.manifest import FileEntry, Snapshot
 from bundler.names import relative_path
 
@@ -53,10 +60,12 @@ def nowhere(path: PurePosixPath) -> bool:
 
 
 def placed(
-    snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool] = everywhere
+    snapshot: Snapshot,
+    can_link: Callable[[PurePosixPath], bool] = everywhere,
+    layout: Layout = HuggingFaceCache(),
 ) -> dict[str, Placement]:
     """The placements by path."""
-    placements = list(HuggingFaceCache().place(snapshot, can_link))
+    placements = list(layout.place(snapshot, can_link))
     return {str(placement.path): placement for placement in placements}
 
 
@@ -283,40 +292,362 @@ def test_an_unknown_layout_is_named_with_what_to_do() -> None:
         layout_of(replace(SNAPSHOT, layout="of-the-future"))
 
 
+CODE = Blob.of(b"dependencies = []")
+TORCH_HUB = Snapshot(
+    source="torchhub",
+    name="Owner/Repo",
+    layout="torch-hub",
+    revision="main",
+    commit_hash=COMMIT,
+    files=(
+        FileEntry(PurePosixPath("hubconf.py"), CODE),
+        FileEntry(PurePosixPath("package/config.json"), CONFIG),
+    ),
+)
+TORCH_CHECKPOINT = Snapshot(
+    source="https",
+    name="https://host.example/some/where/x-0123.pth",
+    layout="torch-checkpoints",
+    files=(FileEntry(PurePosixPath("x-0123.pth"), WEIGHTS),),
+)
+PACK = Snapshot(
+    source="insightface",
+    name="buffalo_l",
+    layout="insightface",
+    files=(
+        FileEntry(PurePosixPath("det_10g.onnx"), WEIGHTS),
+        FileEntry(PurePosixPath("genderage.onnx"), CONFIG),
+    ),
+)
+PREPARED = replace(
+    SNAPSHOT,
+    kind="dataset",
+    layout="hf-datasets",
+    files=(
+        FileEntry(PurePosixPath("org___tiny/default/0.0.0/abc/dataset_info.json"), CONFIG),
+        FileEntry(PurePosixPath("org___tiny/default/0.0.0/abc/tiny-train.arrow"), WEIGHTS),
+    ),
+)
+FOLDER = Snapshot(
+    source="file",
+    name="mine",
+    layout="flat",
+    files=(
+        FileEntry(PurePosixPath("config.json"), CONFIG),
+        FileEntry(PurePosixPath("sub/model.safetensors"), WEIGHTS),
+    ),
+)
+SINGLE_FILE = Snapshot(
+    source="file",
+    name="mine.pth",
+    layout="flat",
+    files=(FileEntry(PurePosixPath("mine.pth"), WEIGHTS),),
+)
+
+
+class TestTorchHub:
+    """The code of repositories, as torch.hub looks for it."""
+
+    @pytest.mark.parametrize(
+        ("name", "ref", "folder"),
+        [
+            ("Owner/Repo", "main", "Owner_Repo_main"),
+            ("owner/repo", "main", "owner_repo_main"),
+            ("owner/repo.v2", "v1.0", "owner_repo.v2_v1.0"),
+            ("owner/re_po", "feature/x/y", "owner_re_po_feature_x_y"),
+            ("owner/repo", "Release", "owner_repo_Release"),
+            ("owner/repo", COMMIT[:7], f"owner_repo_{COMMIT[:7]}"),
+        ],
+    )
+    def test_the_ref_is_a_link_beside_the_folder_of_its_commit(
+        self, name: str, ref: str, folder: str
+    ) -> None:
+        result = placed(replace(TORCH_HUB, name=name, revision=ref), everywhere, TorchHub())
+        at_commit = f"{name.replace('/', '_')}_{COMMIT}"
+        assert set(result) == {
+            f"hub/{at_commit}/hubconf.py",
+            f"hub/{at_commit}/package/config.json",
+            f"hub/{folder}",
+            "hub/trusted_list",
+        }
+        link = result[f"hub/{folder}"]
+        assert isinstance(link, Link)
+        assert (link.text, link.moves) == (at_commit, True)
+        code = result[f"hub/{at_commit}/hubconf.py"]
+        assert isinstance(code, File)
+        assert (code.blob, code.by_content) == (CODE, False)
+
+    def test_without_links_the_folder_of_the_ref_holds_the_files(self) -> None:
+        result = placed(replace(TORCH_HUB, revision="a/b"), nowhere, TorchHub())
+        assert set(result) == {
+            "hub/Owner_Repo_a_b/hubconf.py",
+            "hub/Owner_Repo_a_b/package/config.json",
+            "hub/trusted_list",
+        }
+
+    @pytest.mark.parametrize(
+        "snapshot",
+        [
+            replace(TORCH_HUB, revision=COMMIT),
+            replace(TORCH_HUB, revision=COMMIT, commit_hash=None),
+        ],
+        ids=["known to be one", "not known to be one"],
+    )
+    def test_a_commit_as_ref_needs_no_link(self, snapshot: Snapshot) -> None:
+        result = placed(snapshot, everywhere, TorchHub())
+        assert of_kind(Link, result.values()) == set()
+        assert f"hub/Owner_Repo_{COMMIT}/hubconf.py" in result
+
+    @pytest.mark.parametrize("before", ["", "some_one\nother_one\n", "no newline at the end"])
+    def test_the_list_of_the_trusted_is_empty_or_what_it_was(self, before: str) -> None:
+        trusted = placed(TORCH_HUB, everywhere, TorchHub())["hub/trusted_list"]
+        assert isinstance(trusted, Text)
+        assert trusted.content == ""
+        assert trusted.merge is not None
+        assert trusted.merge(before, nowhere) == before
+
+
+@pytest.mark.parametrize("path", ["x-0123.pth", "a folder/of it/x-0123.pth"])
+@pytest.mark.parametrize("can_link", [everywhere, nowhere])
+def test_a_checkpoint_stands_under_the_last_part_of_its_name(
+    path: str, can_link: Callable[[PurePosixPath], bool]
+) -> None:
+    snapshot = replace(TORCH_CHECKPOINT, files=(FileEntry(PurePosixPath(path), WEIGHTS),))
+    place = PurePosixPath("hub/checkpoints/x-0123.pth")
+    assert list(TorchCheckpoints().place(snapshot, can_link)) == [File(place, WEIGHTS)]
+
+
+@pytest.mark.parametrize("can_link", [everywhere, nowhere])
+def test_a_pack_of_insightface_has_a_folder_below_models(
+    can_link: Callable[[PurePosixPath], bool],
+) -> None:
+    assert list(InsightFace().place(PACK, can_link)) == [
+        File(PurePosixPath("models/buffalo_l/det_10g.onnx"), WEIGHTS),
+        File(PurePosixPath("models/buffalo_l/genderage.onnx"), CONFIG),
+    ]
+
+
+@pytest.mark.parametrize("can_link", [everywhere, nowhere])
+def test_prepared_datasets_keep_the_paths_that_the_library_made(
+    can_link: Callable[[PurePosixPath], bool],
+) -> None:
+    assert list(HuggingFaceDatasets().place(PREPARED, can_link)) == [
+        File(entry.path, entry.blob) for entry in PREPARED.files
+    ]
+
+
+class TestFlat:
+    """Plain folders and files, and the names that they get."""
+
+    @pytest.mark.parametrize(
+        ("snapshot", "paths"),
+        [
+            (FOLDER, ["mine/config.json", "mine/sub/model.safetensors"]),
+            (SINGLE_FILE, ["mine.pth"]),
+            (replace(SINGLE_FILE, name="mine"), ["mine/mine.pth"]),
+            (
+                replace(SINGLE_FILE, files=(*SINGLE_FILE.files, *FOLDER.files)),
+                ["mine.pth/config.json", "mine.pth/mine.pth", "mine.pth/sub/model.safetensors"],
+            ),
+        ],
+        ids=["folder", "single file", "folder of one file", "folder called as one of its files"],
+    )
+    def test_a_folder_has_its_name_and_a_single_file_has_no_folder(
+        self, snapshot: Snapshot, paths: list[str]
+    ) -> None:
+        for can_link in (everywhere, nowhere):
+            result = placed(snapshot, can_link, Flat())
+            assert sorted(result) == paths
+            assert of_kind(File, result.values()) == set(paths)
+
+    @pytest.mark.parametrize(
+        ("asked", "names"),
+        [
+            (["org/tiny"], ["tiny"]),
+            (["tiny"], ["tiny"]),
+            (["a/x", "b/y"], ["x", "y"]),
+            (["a/x", "b/x"], ["a--x", "b--x"]),
+            (["a/x", "b/x", "c/y"], ["a--x", "b--x", "y"]),
+            (["x", "a/x"], ["x", "a--x"]),
+            (["a/x@main"], ["x"]),
+            (["a/x@v1.0"], ["x"]),
+            (["a/x@main", "a/x@v1.0"], ["x", "x@v1.0"]),
+            (["a/x@v1.0", "a/x@v2.0"], ["x@v1.0", "x@v2.0"]),
+            (["a/x@main", "a/x@refs/pr/1"], ["x", "x@refs--pr--1"]),
+            (["a/x@main", "a/x@v1.0", "b/x"], ["a--x", "a--x@v1.0", "b--x"]),
+            (["a/x", "https://host.example/x.pth"], ["x", "x.pth"]),
+            (["a/x", "file:x"], ["a--x"]),
+            (["x", "file:y"], ["x"]),
+            (["dataset:a/x", "b/x"], ["x"]),
+        ],
+        ids=lambda value: "+".join(value),
+    )
+    def test_models_are_called_by_the_last_part_of_their_name_if_that_is_theirs_alone(
+        self, asked: list[str], names: list[str]
+    ) -> None:
+        flat = flattened([snapshot_of(spec) for spec in asked])
+        assert [snapshot.name for snapshot in flat] == names
+        assert {snapshot.layout for snapshot in flat} <= {"flat"}
+
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            ["x", "file:x"],
+            ["a/x", "file:x", "file:a--x"],
+            ["a/x.pth", "https://host.example/x.pth"],
+            ["x.pth", "https://host.example/x.pth"],
+            ["a/x@main", "a/x@v1", "file:x@v1"],
+            ["a/x@main", "a/x@b/c", "a/x@b--c"],
+        ],
+        ids="+".join,
+    )
+    def test_no_two_things_are_called_the_same(self, asked: list[str]) -> None:
+        snapshots = [snapshot_of(spec) for spec in asked]
+        names = [snapshot.name for snapshot in placed_flat(snapshots)]
+        assert len(set(names)) == len(asked)
+
+    def test_the_files_of_a_model_are_all_there_under_the_same_paths(self) -> None:
+        (flat,) = flattened([SNAPSHOT])
+        assert (flat.name, flat.files) == ("tiny", SNAPSHOT.files)
+
+    def test_code_is_not_put_there_and_neither_is_what_is_plain_already(self) -> None:
+        assert flattened([TORCH_HUB, PACK, PREPARED, FOLDER, SINGLE_FILE]) == []
+
+
+def snapshot_of(spec: str) -> Snapshot:
+    """A snapshot for a spec, with content that no other spec has."""
+    entry = FileEntry(PurePosixPath("config.json"), Blob.of(spec.encode()))
+    scheme, _, rest = spec.rpartition(":")
+    if scheme == "https":
+        entry = replace(entry, path=PurePosixPath(rest).relative_to("//host.example"))
+        return replace(TORCH_CHECKPOINT, name=spec, files=(entry,))
+    if scheme == "file":
+        return replace(FOLDER, name=rest, files=(entry,))
+    name, _, revision = rest.partition("@")
+    kind = scheme or "model"
+    return replace(SNAPSHOT, kind=kind, name=name, revision=revision or "main", files=(entry,))
+
+
+def placed_flat(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+    """Everything that stands in plain form when these are unpacked."""
+    return [*(s for s in snapshots if s.layout == "flat"), *flattened(snapshots)]
+
+
+SPECS = st.one_of(
+    st.builds(
+        "{}{}@{}".format,
+        st.sampled_from(["", "a/", "b/"]),
+        st.sampled_from(["x", "y", "x-y"]),
+        st.sampled_from(["main", "v1", "refs/pr/1", COMMIT]),
+    ),
+    st.sampled_from(["x.pth", "x-y.pth", "z"]).map("https://host.example/{}".format),
+    st.sampled_from(["dataset:a/x@main", "dataset:b/y@main"]),
+)
+
+
+@given(st.lists(SPECS, unique=True))
+def test_each_model_and_single_file_is_there_once_under_a_name_of_its_own(asked: list[str]) -> None:
+    flat = flattened([snapshot_of(spec) for spec in asked])
+    names = [snapshot.name for snapshot in flat]
+    assert len(set(names)) == len(names)
+    contents = [entry.blob for snapshot in flat for entry in snapshot.files]
+    wanted = [Blob.of(spec.encode()) for spec in asked if not spec.startswith("dataset:")]
+    assert sorted(contents, key=str) == sorted(wanted, key=str)
+    for snapshot in flat:
+        assert relative_path(snapshot.name) == PurePosixPath(snapshot.name)
+        assert len(PurePosixPath(snapshot.name).parts) == 1
+
+
+@given(st.lists(SPECS, unique=True), st.randoms())
+def test_names_do_not_depend_on_the_order_of_asking(asked: list[str], random: Random) -> None:
+    shuffled = random.sample(asked, len(asked))
+    one, other = (flattened([snapshot_of(spec) for spec in specs]) for specs in (asked, shuffled))
+    assert {(s.name, s.files) for s in one} == {(s.name, s.files) for s in other}
+
+
+MISFITS: dict[str, tuple[Layout, Snapshot]] = {
+    "code without a revision": (TorchHub(), replace(TORCH_HUB, revision=None)),
+    "code of a name of one part": (TorchHub(), replace(TORCH_HUB, name="repo")),
+    "code of a name of three parts": (TorchHub(), replace(TORCH_HUB, name="a/b/c")),
+    "code of a name that climbs": (TorchHub(), replace(TORCH_HUB, name="../x")),
+    "code of an absolute name": (TorchHub(), replace(TORCH_HUB, name="/x")),
+    "code of a hidden name": (TorchHub(), replace(TORCH_HUB, name=".locks/x")),
+    "code of a name with a newline": (TorchHub(), replace(TORCH_HUB, name="a/b\nc")),
+    "code of a name with a backslash": (TorchHub(), replace(TORCH_HUB, name="a/b\\c")),
+    "code of an overlong name": (TorchHub(), replace(TORCH_HUB, name=f"a/{'b' * 250}")),
+    "code of an overlong ref": (TorchHub(), replace(TORCH_HUB, revision="r" * 250)),
+    "code of a ref with a newline": (TorchHub(), replace(TORCH_HUB, revision="a\nb")),
+    "a pack of no name": (InsightFace(), replace(PACK, name="")),
+    "a pack of two parts": (InsightFace(), replace(PACK, name="a/b")),
+    "a pack that climbs": (InsightFace(), replace(PACK, name="..")),
+    "an absolute pack": (InsightFace(), replace(PACK, name="/a")),
+    "a pack with a drive": (InsightFace(), replace(PACK, name="C:a")),
+    "a pack that is a device": (InsightFace(), replace(PACK, name="aux")),
+    "a folder of no name": (Flat(), replace(FOLDER, name="")),
+    "a folder that climbs": (Flat(), replace(FOLDER, name="../x")),
+    "an absolute folder": (Flat(), replace(FOLDER, name="/x")),
+    "a folder with a backslash": (Flat(), replace(FOLDER, name="a\\b")),
+    "a folder with a newline": (Flat(), replace(FOLDER, name="a\nb")),
+}
+
+
+@pytest.mark.parametrize(("layout", "snapshot"), MISFITS.values(), ids=MISFITS)
+@pytest.mark.parametrize("can_link", [everywhere, nowhere])
+def test_a_snapshot_that_does_not_fit_its_layout_is_refused(
+    layout: Layout, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        list(layout.place(snapshot, can_link))
+
+
 LINKING = {
     "links everywhere": everywhere,
     "links nowhere": nowhere,
     "links here and there": lambda path: len(str(path)) % 2 == 0,
 }
+EQUAL_FILES = (
+    FileEntry(PurePosixPath("copy.json"), CONFIG, GIT_ETAG),
+    FileEntry(PurePosixPath("other.json"), CONFIG, CONFIG.digest.hex),
+)
 CASES = {
-    "plain": SNAPSHOT,
-    "with aliases": replace(SNAPSHOT, aliases=("tiny", "old/tiny")),
-    "with equal files": replace(
-        SNAPSHOT,
-        files=(
-            *SNAPSHOT.files,
-            FileEntry(PurePosixPath("copy.json"), CONFIG, GIT_ETAG),
-            FileEntry(PurePosixPath("other.json"), CONFIG, CONFIG.digest.hex),
-        ),
+    "hf-cache, plain": SNAPSHOT,
+    "hf-cache, with aliases": replace(SNAPSHOT, aliases=("tiny", "old/tiny")),
+    "hf-cache, with equal files": replace(SNAPSHOT, files=(*SNAPSHOT.files, *EQUAL_FILES)),
+    "hf-cache, with no files": replace(SNAPSHOT, files=()),
+    "hf-datasets, plain": PREPARED,
+    "torch-hub, a branch": TORCH_HUB,
+    "torch-hub, a branch with slashes": replace(TORCH_HUB, revision="a/b"),
+    "torch-hub, a commit": replace(TORCH_HUB, revision=COMMIT),
+    "torch-hub, no commit known": replace(TORCH_HUB, commit_hash=None),
+    "torch-hub, with equal files": replace(TORCH_HUB, files=(*TORCH_HUB.files, *EQUAL_FILES)),
+    "torch-checkpoints, one file": TORCH_CHECKPOINT,
+    "torch-checkpoints, more files": replace(
+        TORCH_CHECKPOINT, files=(*TORCH_CHECKPOINT.files, *EQUAL_FILES)
     ),
-    "with no files": replace(SNAPSHOT, files=()),
+    "insightface, plain": PACK,
+    "insightface, with equal files": replace(PACK, files=(*PACK.files, *EQUAL_FILES)),
+    "flat, a folder": FOLDER,
+    "flat, a single file": SINGLE_FILE,
+    "flat, a model": replace(SNAPSHOT, layout="flat", name="tiny"),
+    "flat, with equal files": replace(FOLDER, files=(*FOLDER.files, *EQUAL_FILES)),
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 class TestEveryLayout:
     """Laws for all layouts, whatever they place."""
 
-    def test_is_found_by_its_name(self, layout: Layout) -> None:
+    @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+    def test_is_found_by_its_name_and_has_a_case_here(self, layout: Layout) -> None:
         assert layout_of(replace(SNAPSHOT, layout=layout.name)) is layout
         assert [other.name for other in LAYOUTS].count(layout.name) == 1
+        assert layout.name in {snapshot.layout for snapshot in CASES.values()}
 
     @pytest.mark.parametrize("can_link", LINKING.values(), ids=LINKING)
     @pytest.mark.parametrize("snapshot", CASES.values(), ids=CASES)
     def test_stays_below_the_root_without_contradictions_texts_last(
-        self, layout: Layout, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+        self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
     ) -> None:
-        placements = list(layout.place(replace(snapshot, layout=layout.name), can_link))
+        placements = list(layout_of(snapshot).place(snapshot, can_link))
         by_path: dict[PurePosixPath, Placement] = {}
         for placement in placements:
             assert relative_path(str(placement.path)) == placement.path
@@ -337,12 +668,12 @@ class TestEveryLayout:
         assert {p.blob for p in placements if isinstance(p, File)} == blobs
 
     @pytest.mark.parametrize("snapshot", CASES.values(), ids=CASES)
-    def test_gives_the_same_for_the_same(self, layout: Layout, snapshot: Snapshot) -> None:
+    def test_gives_the_same_for_the_same(self, snapshot: Snapshot) -> None:
         first, second = (
             [
                 # Merging functions are equal only to themselves; what they give is tested above.
                 replace(placement, merge=None) if isinstance(placement, Text) else placement
-                for placement in layout.place(replace(snapshot, layout=layout.name), everywhere)
+                for placement in layout_of(snapshot).place(snapshot, everywhere)
             ]
             for _ in range(2)
         )

@@ -7,8 +7,12 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 from bundler.errors import FormatError, shown
+from bundler.layouts.flat import Flat
 from bundler.layouts.hf_cache import HuggingFaceCache
+from bundler.layouts.hf_datasets import HuggingFaceDatasets
+from bundler.layouts.insightface import InsightFace
 from bundler.layouts.placement import Placement
+from bundler.layouts.torch_hub import TorchCheckpoints, TorchHub
 from bundler.manifest import Snapshot
 
 
@@ -32,7 +36,14 @@ class Layout(Protocol):
         """
 
 
-LAYOUTS: tuple[Layout, ...] = (HuggingFaceCache(),)
+LAYOUTS: tuple[Layout, ...] = (
+    HuggingFaceCache(),
+    HuggingFaceDatasets(),
+    TorchHub(),
+    TorchCheckpoints(),
+    InsightFace(),
+    Flat(),
+)
 
 
 def layout_of(snapshot: Snapshot) -> Layout:

@@ -59,10 +59,10 @@ def _repository(
         path = content / entry.path
         if can_link(path):
             blob = folder / "blobs" / _etag(entry)
-            yield File(blob, entry.blob)
+            yield File(blob, entry.blob, by_content=True)
             yield Link(path, blob)
         else:
-            yield File(path, entry.blob)
+            yield File(path, entry.blob, by_content=True)
         yield Absent(folder / ".no_exist" / commit_hash / entry.path)
     yield Text(
         folder / "trees" / f"{commit_hash}.json",

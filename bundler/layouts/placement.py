@@ -15,18 +15,27 @@ Exists = Callable[[PurePosixPath], bool]
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """The content of a blob."""
+    """The content of a blob.
+
+    `by_content`: the path says what the content is, so anything else that stands there is a damaged
+    copy, and is replaced. Under any other name it may be somebody's own, and is never touched.
+    """
 
     path: PurePosixPath
     blob: Blob
+    by_content: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A relative symbolic link to something that is placed. `target` is a path below the root."""
+    """A relative symbolic link to something that is placed. `target` is a path below the root.
+
+    `moves`: a link that leads to another folder beside is turned to this one, as a branch moves.
+    """
 
     path: PurePosixPath
     target: PurePosixPath
+    moves: bool = False
 
     @property
     def text(self) -> str:

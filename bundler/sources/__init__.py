@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from bundler.catalogues import nearest
+from bundler.download import Web
 from bundler.errors import RequestError
 from bundler.hub import Hub
 from bundler.remote import RemoteSnapshot
 from bundler.sources.huggingface import HuggingFace
+from bundler.sources.insightface import InsightFace
+from bundler.sources.local import Local
+from bundler.sources.sentence_transformers import SentenceTransformers
+from bundler.sources.timm import Timm
+from bundler.sources.torchhub import TorchHub
+from bundler.sources.torchvision import Torchvision
+from bundler.sources.url import Url
 from bundler.spec import Spec
 
 
@@ -18,11 +27,12 @@ class Source(Protocol):
     @property
     def scheme(self) -> str: ...
 
-    def resolve(self, rest: str, hub: Hub) -> Iterator[RemoteSnapshot]:
-        """What `scheme:rest` stands for, from metadata alone: no content is read.
+    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
+        """What `scheme:rest` stands for, from metadata alone: no weights are read.
 
-        Raises RequestError (no spec of this kind) and UnavailableError (no such model, no access,
-        no network).
+        Several snapshots if several things must be there, such as code and checkpoint. `web` is for
+        whatever is not on the Hub. Raises RequestError (no spec of this kind) and UnavailableError
+        (no such model, no access, no network).
         """
 
 
@@ -30,13 +40,26 @@ SOURCES: tuple[Source, ...] = (
     HuggingFace("hf", "model"),
     HuggingFace("dataset", "dataset"),
     HuggingFace("space", "space"),
+    Timm(),
+    SentenceTransformers(),
+    Torchvision(),
+    TorchHub(),
+    InsightFace(),
+    Url("https"),
+    Url("http"),
+    Local(),
 )
 
 
-def resolve(spec: Spec, hub: Hub, sources: Sequence[Source] = SOURCES) -> list[RemoteSnapshot]:
+def resolve(
+    spec: Spec, hub: Hub, web: Web, sources: Sequence[Source] = SOURCES
+) -> list[RemoteSnapshot]:
     """Everything that `spec` stands for. Raises as `Source.resolve` does."""
     for source in sources:
         if source.scheme == spec.scheme:
-            return list(source.resolve(spec.rest, hub))
-    known = ", ".join(f"{source.scheme}:" for source in sources)
-    raise RequestError(f"{spec.scheme}: is no kind of model that bundler knows (it knows {known})")
+            return list(source.resolve(spec.rest, hub, web))
+    schemes = [source.scheme for source in sources]
+    raise RequestError(
+        f"{spec.scheme}: is no kind of model that bundler knows "
+        f"({', '.join(f'{scheme}:' for scheme in schemes)}); {nearest(spec.scheme, schemes)}"
+    )

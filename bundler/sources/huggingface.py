@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bundler.download import Web
 from bundler.errors import RequestError
 from bundler.hub import Hub
 from bundler.remote import RemoteSnapshot
@@ -17,7 +18,7 @@ class HuggingFace:
     scheme: str
     kind: str
 
-    def resolve(self, rest: str, hub: Hub) -> Iterator[RemoteSnapshot]:
+    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
         name, at, revision = rest.partition("@")
         if not name or (at and not revision):
             raise RequestError(f"{rest!r} is not of the form org/name or org/name@revision")

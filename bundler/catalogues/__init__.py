@@ -1,0 +1,29 @@
+"""Facts about model libraries, read out of them by `scripts/refresh_catalogues.py`.
+
+So that packing needs none of those libraries. Each catalogue says under `made_with` which versions
+it was made with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+@cache
+def catalogue(name: str) -> dict[str, Any]:
+    """The catalogue `name`: timm, torchvision, torchhub or weights_only."""
+    document: dict[str, Any] = json.loads(
+        files(__name__).joinpath(f"{name}.json").read_text("utf-8")
+    )
+    return document
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence that refuses `name`: the names most like it, or where to look."""
+    close = get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else "check the spelling"

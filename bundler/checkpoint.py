@@ -1,0 +1,74 @@
+"""One file at one address: what `torch.hub.load_state_dict_from_url` downloads."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from posixpath import basename
+from urllib.parse import urlsplit, urlunsplit
+
+from bundler.digest import Digest
+from bundler.download import Web
+from bundler.errors import RequestError, shown
+from bundler.names import relative_path
+from bundler.remote import RemoteFile, RemoteSnapshot
+
+LAYOUT = "torch-checkpoints"
+_PYTORCH = "download.pytorch.org"
+_HASH_IN_NAME = re.compile(r"[-_]([0-9a-f]{8})\.[a-z]+")
+"""How PyTorch names its checkpoints: torch/hub.py, HASH_REGEX; quantized ones have `_`."""
+
+
+def checkpoint(
+    url: str, web: Web, *, digest: Digest | None = None, specs: tuple[str, ...] = ()
+) -> RemoteSnapshot:
+    """The file at `url`, kept where torch.hub looks for it: under the last part of the path.
+
+    `digest`: what it must be. The hash in the names of PyTorch's own server is compared as well.
+    Raises RequestError for an address that names no file or holds a password, and UnavailableError.
+    """
+    try:
+        parts = urlsplit(url)
+        named = parts.hostname is not None and parts.port != 0
+    except ValueError:
+        named = False
+    if not named or "@" in parts.netloc:
+        raise RequestError(
+            f"{shown(_public(url))} is no address to pack: write https://host/file, "
+            "without user or password"
+        )
+    name = basename(parts.path)
+    try:
+        relative_path(name)
+    except ValueError:
+        raise RequestError(
+            f"{_public(url)} names no file: the address must end in one, as /model.pth does"
+        ) from None
+    in_name = _HASH_IN_NAME.search(name) if parts.hostname == _PYTORCH else None
+    heading = web.heading(url)
+    return RemoteSnapshot(
+        source=parts.scheme,
+        name=_public(url),
+        layout=LAYOUT,
+        files=(
+            RemoteFile(
+                path=name,
+                open=partial(web.open, url, headers={}),
+                identity=str(digest) if digest else f"{url} {heading.mark} {heading.size}",
+                size=heading.size,
+                digest=digest,
+                sha256_prefix=in_name[1] if in_name else "",
+            ),
+        ),
+        specs=specs,
+    )
+
+
+def _public(url: str) -> str:
+    """`url` as it may be told to others: a query may hold a key, and a fragment is ours."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url.partition("?")[0]
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))

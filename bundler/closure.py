@@ -1,0 +1,138 @@
+"""What one model needs from other repositories, as its configuration files say.
+
+The places are those that the libraries read: `auto_map` (transformers/dynamic_module_utils.py),
+adapters (peft/config.py), timm backbones (transformers' `timm_backbone`, `timm_wrapper` and
+`use_timm_backbone`), and the parts of diffusers' modular pipelines.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from bundler.download import SMALL
+from bundler.errors import shown
+from bundler.remote import RemoteFile, RemoteSnapshot
+
+_AUTO_MAPS = frozenset(
+    {
+        "config.json",
+        "tokenizer_config.json",
+        "processor_config.json",
+        "preprocessor_config.json",
+        "video_preprocessor_config.json",
+    }
+)
+_PIPELINES = frozenset({"model_index.json", "modular_model_index.json"})
+_ADAPTER = "adapter_config.json"
+_MODULES = "modules.json"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """`spec` is needed by a model, for the reason that its `file` gives."""
+
+    spec: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """What a model needs beside itself, and what is needed but cannot be found by its name."""
+
+    needs: tuple[Need, ...]
+    notes: tuple[str, ...] = ()
+
+
+def closure(snapshot: RemoteSnapshot, content: Callable[[RemoteFile], bytes]) -> Closure:
+    """What else `snapshot` needs; `content` gives its small configuration files.
+
+    A file that is no JSON counts as one that needs nothing: the library will say so, if it matters.
+    Raises what `content` raises.
+    """
+    needs: dict[str, Need] = {}
+    notes = []
+    for file in _configurations(snapshot):
+        try:
+            document = json.loads(content(file))
+        except (ValueError, RecursionError):
+            continue
+        for spec in _named(PurePosixPath(file.path).name, document):
+            name = spec.removeprefix("timm:")
+            if not _HUB_ID.fullmatch(name.partition("@")[0]):
+                notes.append(
+                    f"{snapshot.name} needs {shown(name)}, which {file.path} names by a place on "
+                    "its author's machine: pack that model by its own name too"
+                )
+            elif name.partition("@")[0] not in (snapshot.name, *snapshot.aliases):
+                needs.setdefault(spec, Need(spec, file.path))
+    return Closure(tuple(needs.values()), tuple(notes))
+
+
+def _configurations(snapshot: RemoteSnapshot) -> Iterator[RemoteFile]:
+    """The files that may name others, at the top and in the folders of a model in parts."""
+    paths = {file.path for file in snapshot.files}
+    in_parts = bool(paths & (_PIPELINES | {_MODULES}))
+    for file in snapshot.files:
+        path = PurePosixPath(file.path)
+        known = path.name in _AUTO_MAPS or path.name == _ADAPTER
+        if (file.size or 0) <= SMALL and (
+            (len(path.parts) == 1 and (known or path.name in _PIPELINES))
+            or (len(path.parts) == 2 and in_parts and path.name in ("config.json", _ADAPTER))
+        ):
+            yield file
+
+
+def _named(file: str, document: Any) -> Iterator[str]:
+    """The specs that a configuration file names."""
+    if not isinstance(document, dict):
+        return
+    if file == _ADAPTER:
+        base, revision = document.get("base_model_name_or_path"), document.get("revision")
+        if isinstance(base, str) and base:
+            yield f"{base}@{revision}" if revision and isinstance(revision, str) else base
+    elif file in _PIPELINES:
+        yield from _pipeline(document)
+    else:
+        yield from _auto_map(document)
+        if file == "config.json":
+            yield from _backbones(document)
+
+
+def _auto_map(document: dict[str, Any]) -> Iterator[str]:
+    """Classes written `org/name--module.Class` are in the code of another repository."""
+    found = document.get("auto_map")
+    for value in found.values() if isinstance(found, dict) else [found]:
+        for reference in value if isinstance(value, list) else [value]:
+            if isinstance(reference, str) and "--" in reference:
+                yield reference.partition("--")[0]
+
+
+def _backbones(document: dict[str, Any]) -> Iterator[str]:
+    inner = document.get("backbone_config")
+    for config in (document, inner if isinstance(inner, dict) else {}):
+        backbone = config.get("backbone")
+        if not isinstance(backbone, str) or config.get("use_pretrained_backbone") is False:
+            continue
+        is_timm = config.get("use_timm_backbone") or config.get("model_type") == "timm_backbone"
+        if is_timm:
+            yield f"timm:{backbone}"
+        elif config.get("use_pretrained_backbone"):
+            yield backbone
+
+
+def _pipeline(document: dict[str, Any]) -> Iterator[str]:
+    """Parts of a pipeline that are kept in repositories of their own."""
+    for part in document.values():
+        for place in part if isinstance(part, list) else ():
+            if not isinstance(place, dict):
+                continue
+            name = place.get("pretrained_model_name_or_path") or place.get("repo")
+            revision = place.get("revision")
+            if isinstance(name, str) and name:
+                yield f"{name}@{revision}" if revision and isinstance(revision, str) else name

@@ -1,0 +1,65 @@
+"""The folder of torch.hub: code, and the checkpoints that `load_state_dict_from_url` looks for.
+
+    hub/trusted_list                         must be there where nothing can be written
+    hub/<owner>_<repo>_<commit>/             the code at one commit
+    hub/<owner>_<repo>_<ref>                 a link to it: a branch moves, and so does the link
+    hub/checkpoints/<file>
+
+The rules are those of torch/hub.py: the folder's name is as the caller writes owner and repository,
+with `_` for every slash in the ref; a repository whose folder is there is trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+
+from bundler.errors import shown
+from bundler.layouts.placement import File, Link, Placement, Text
+from bundler.manifest import Snapshot
+from bundler.names import relative_path
+
+_HUB = PurePosixPath("hub")
+
+
+class TorchHub:
+    """Layout `torch-hub`: the code of a repository."""
+
+    name = "torch-hub"
+    root = "torch"
+
+    def place(
+        self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+    ) -> Iterator[Placement]:
+        if snapshot.revision is None:
+            raise ValueError(f"{shown(snapshot.name)} has no revision")
+        folder = _folder(snapshot.name, snapshot.revision)
+        at_commit = _folder(snapshot.name, snapshot.commit_hash or snapshot.revision)
+        content = at_commit if can_link(folder) else folder
+        for entry in snapshot.files:
+            yield File(content / entry.path, entry.blob)
+        if content != folder:
+            yield Link(folder, content, moves=True)
+        yield Text(_HUB / "trusted_list", "", lambda before, _: before)
+
+
+class TorchCheckpoints:
+    """Layout `torch-checkpoints`: single files."""
+
+    name = "torch-checkpoints"
+    root = "torch"
+
+    def place(
+        self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+    ) -> Iterator[Placement]:
+        for entry in snapshot.files:
+            yield File(_HUB / "checkpoints" / entry.path.name, entry.blob)
+
+
+def _folder(name: str, ref: str) -> PurePosixPath:
+    if name.count("/") != 1 or name[:1] in "/.":
+        raise ValueError(f"{shown(name)} is not of the form owner/repo")
+    folder = relative_path(f"{name}_{ref}".replace("/", "_"))
+    if folder.name in ("checkpoints", "trusted_list"):
+        raise ValueError(f"{shown(name)} is not a repository's name")
+    return _HUB / folder

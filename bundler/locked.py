@@ -1,0 +1,128 @@
+"""A manifest -> a plan for exactly its commits and digests, wherever they are still to be had."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from dataclasses import replace
+from functools import partial
+
+from bundler.download import found
+from bundler.errors import BundlerError, Faults, UnavailableError
+from bundler.manifest import FileEntry, Manifest, Snapshot
+from bundler.planning import PackPlan, Planner, contents, missing_size
+from bundler.remote import PathInside, RemoteFile, RemoteSnapshot
+from bundler.store import BlobStore
+
+PREPARED = "hf-datasets"
+"""The layout of what is made here instead of downloaded."""
+
+
+def locked_plan(manifest: Manifest, planner: Planner, store: BlobStore) -> PackPlan:
+    """What brings everything in `manifest` that is not prepared here, in its order.
+
+    What the store has already is not asked for upstream. Raises Faults with an UnavailableError for
+    every model that is no longer to be had as it was.
+    """
+    snapshots = []
+    faults: list[BundlerError] = []
+    for snapshot in manifest.snapshots:
+        if snapshot.layout == PREPARED:
+            continue
+        try:
+            snapshots.append(_planned(snapshot, planner, store))
+        except BundlerError as error:
+            faults.append(UnavailableError(f"no longer to be had: {error}"))
+    if faults:
+        raise Faults(faults)
+    missing = (file for _, file in contents(snapshots) if found(file, store) is None)
+    return PackPlan(tuple(snapshots), sum(missing_size(file, store) for file in missing))
+
+
+def pinned(remote: RemoteSnapshot, snapshot: Snapshot) -> RemoteSnapshot:
+    """`remote` with the files of `snapshot`, each to be exactly that content.
+
+    Raises UnavailableError if a file is gone, or upstream itself says that it is another now.
+    """
+    files = {file.path: file for file in remote.files}
+    gone = [
+        str(entry.path)
+        for entry in snapshot.files
+        if not _agrees(files.get(str(entry.path)), entry)
+    ]
+    if gone:
+        more = f" and {len(gone) - 1} more files" if len(gone) > 1 else ""
+        raise UnavailableError(f"{gone[0]}{more} of {snapshot.name}, as the manifest has it")
+    return replace(
+        remote,
+        files=tuple(
+            replace(files[str(e.path)], digest=e.blob.digest, size=e.blob.size, etag=e.etag)
+            for e in snapshot.files
+        ),
+    )
+
+
+def absent(manifest: Manifest, store: BlobStore) -> Iterator[UnavailableError]:
+    """What `manifest` has and `store` does not, in words."""
+    for snapshot, entry in manifest.contents():
+        if not store.has(entry.blob):
+            advice = ": install bundler[datasets] here" if snapshot.layout == PREPARED else ""
+            yield UnavailableError(
+                f"no longer to be had: {entry.path} of {snapshot.name}, as the manifest has it"
+                f"{advice}"
+            )
+
+
+def _planned(snapshot: Snapshot, planner: Planner, store: BlobStore) -> RemoteSnapshot:
+    if all(store.has(entry.blob) for entry in snapshot.files):
+        return _stored(snapshot, store)
+    at = f"@{snapshot.commit_hash}" if snapshot.commit_hash else ""
+    # An address is its own spec, scheme and all.
+    named = snapshot.name if "://" in snapshot.name else f"{snapshot.source}:{snapshot.name}{at}"
+    for remote in planner.resolve(named):
+        if remote.layout == snapshot.layout:
+            wanted = {str(entry.path) for entry in snapshot.files}
+            if remote.inside is not None:
+                return replace(remote, inside=partial(_among, wanted, remote.inside))
+            return pinned(remote, snapshot)
+    raise UnavailableError(f"{snapshot.name}, in the form that the manifest has it")
+
+
+def _among(wanted: Container[str], pick: PathInside, member: str) -> str | None:
+    path = pick(member)
+    return path if path in wanted else None
+
+
+def _stored(snapshot: Snapshot, store: BlobStore) -> RemoteSnapshot:
+    """A snapshot of which the store has everything."""
+    return RemoteSnapshot(
+        source=snapshot.source,
+        name=snapshot.name,
+        layout=snapshot.layout,
+        files=tuple(
+            RemoteFile(
+                path=str(entry.path),
+                open=partial(store.open_at, entry.blob),
+                identity=str(entry.blob.digest),
+                size=entry.blob.size,
+                digest=entry.blob.digest,
+                etag=entry.etag,
+            )
+            for entry in snapshot.files
+        ),
+        kind=snapshot.kind,
+        aliases=snapshot.aliases,
+        revision=snapshot.revision,
+        commit_hash=snapshot.commit_hash,
+        specs=snapshot.specs,
+        needs=snapshot.needs,
+    )
+
+
+def _agrees(file: RemoteFile | None, entry: FileEntry) -> bool:
+    """Whether upstream's file may be the one of the manifest, as far as it says."""
+    return (
+        file is not None
+        and file.size in (None, entry.blob.size)
+        and file.digest in (None, entry.blob.digest)
+        and (file.git_sha1 is None or file.git_sha1 == entry.etag)
+    )

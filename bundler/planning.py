@@ -1,0 +1,261 @@
+"""Specs -> pinned snapshots with the files to carry: metadata alone, nothing is written."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+from bundler.closure import closure
+from bundler.digest import Stream
+from bundler.download import Web, found, small_content
+from bundler.errors import BundlerError, Faults, RequestError, UnavailableError
+from bundler.hub import Hub
+from bundler.names import relative_path
+from bundler.prepared import can_prepare
+from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.request import Wanted
+from bundler.selection import Selection, select
+from bundler.sources import Source, resolve
+from bundler.spec import Spec
+from bundler.store import BlobStore
+
+PARALLEL = 8
+"""Requests and downloads under way at once."""
+_LONGEST_CHAIN = 8
+"""How often what is needed may need something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackPlan:
+    """What a pack will bring: pinned snapshots with the files chosen. Sizes in bytes."""
+
+    snapshots: tuple[RemoteSnapshot, ...]
+    missing_size: int
+    """Of what is still to be downloaded."""
+
+    @property
+    def size(self) -> int:
+        """Of everything in the bundle before compression, as far as upstream tells sizes."""
+        return sum(file.size or 0 for _, file in contents(self.snapshots))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know before carrying it, one sentence each."""
+        return tuple(dict.fromkeys(note for s in self.snapshots for note in s.notes))
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values, for programs."""
+        return {
+            "models": [
+                {
+                    "source": snapshot.source,
+                    "name": snapshot.name,
+                    "aliases": list(snapshot.aliases),
+                    "specs": list(snapshot.specs),
+                    "needs": list(snapshot.needs),
+                    "revision": snapshot.revision,
+                    "commit_hash": snapshot.commit_hash,
+                    "layout": snapshot.layout,
+                    "license": snapshot.license,
+                    "files": [{"path": f.path, "size": f.size} for f in snapshot.files],
+                    "omitted": [
+                        {"path": item.path, "size": item.size, "reason": item.reason}
+                        for item in snapshot.omitted
+                    ],
+                }
+                for snapshot in self.snapshots
+            ],
+            "notes": list(self.notes),
+            "download_size": self.missing_size,
+            "size": self.size,
+        }
+
+
+class Planner:
+    """Where specs are resolved: a hub, the rest of the web, and the kinds of model there are."""
+
+    def __init__(self, hub: Hub, web: Web, sources: Sequence[Source], store: BlobStore) -> None:
+        self._hub = hub
+        self._web = web
+        self._sources = sources
+        self._store = store
+
+    def plan(self, wanted: Sequence[Wanted], selection: Selection, closed: bool) -> PackPlan:
+        """Resolve everything `wanted`, and if `closed` what that needs from elsewhere.
+
+        `selection` is for those that bring none of their own. Raises Faults with every fault.
+        """
+        if not wanted:
+            raise RequestError("no models named: bundler pack --models ORG/NAME … -o FILE")
+        todo = [replace(w, selection=w.selection or selection) for w in dict.fromkeys(wanted)]
+        seen = {item.spec for item in todo}
+        snapshots: list[RemoteSnapshot] = []
+        for _ in range(_LONGEST_CHAIN):
+            new = self._resolved(todo, closed)
+            snapshots += new
+            needs = dict.fromkeys(spec for snapshot in new for spec in snapshot.needs)
+            todo = [Wanted(spec) for spec in needs if spec not in seen]
+            seen.update(needs)
+            if not todo:
+                break
+        merged = _one_name_each(snapshots)
+        _check_names(merged)
+        missing = (file for _, file in contents(merged) if found(file, self._store) is None)
+        return PackPlan(merged, sum(missing_size(file, self._store) for file in missing))
+
+    def resolve(self, spec: str) -> list[RemoteSnapshot]:
+        """What one spec stands for, all files of it. Raises as `Source.resolve` does."""
+        return resolve(Spec.parse(spec), self._hub, self._web, self._sources)
+
+    def _resolved(self, wanted: Sequence[Wanted], closed: bool) -> list[RemoteSnapshot]:
+        def one(item: Wanted) -> list[RemoteSnapshot] | BundlerError:
+            try:
+                chosen = item.selection or Selection()
+                snapshots = [
+                    # What is needed may be code alone.
+                    _checked(select(s, chosen, has_weights=item.selection is not None))
+                    for s in self.resolve(item.spec)
+                ]
+                noted = map(_with_notes, snapshots)
+                return [self._with_needs(snapshot) if closed else snapshot for snapshot in noted]
+            except BundlerError as error:
+                return error
+
+        with ThreadPoolExecutor(PARALLEL, "resolve") as pool:
+            results = list(pool.map(one, wanted))
+        faults = [result for result in results if isinstance(result, BundlerError)]
+        if faults:
+            raise Faults(faults)
+        return [s for result in results if isinstance(result, list) for s in result]
+
+    def _with_needs(self, snapshot: RemoteSnapshot) -> RemoteSnapshot:
+        """`snapshot` with what it needs from elsewhere, which its configuration files tell."""
+        if snapshot.layout != "hf-cache" or snapshot.kind != "model":
+            return snapshot
+        read: dict[str, bytes] = {}
+
+        def content(file: RemoteFile) -> bytes:
+            what = f"{file.path} of {snapshot.name}"
+            read[file.path] = small_content(file, what, self._store)
+            return read[file.path]
+
+        found = closure(snapshot, content)
+        return replace(
+            snapshot,
+            # What was read need not be asked for again.
+            files=tuple(
+                replace(f, open=partial(_from_memory, read[f.path])) if f.path in read else f
+                for f in snapshot.files
+            ),
+            needs=tuple(need.spec for need in found.needs),
+            notes=(*snapshot.notes, *found.notes),
+        )
+
+
+def contents(snapshots: Sequence[RemoteSnapshot]) -> Iterator[tuple[str, RemoteFile]]:
+    """Each content once, with a name for messages."""
+    seen: set[str] = set()
+    for snapshot in snapshots:
+        for file in snapshot.files:
+            if file.identity not in seen:
+                seen.add(file.identity)
+                yield f"{file.path} of {snapshot.name}", file
+
+
+def _from_memory(content: bytes, offset: int) -> Stream:
+    return io.BytesIO(content[offset:])
+
+
+def missing_size(file: RemoteFile, store: BlobStore) -> int:
+    """Bytes of `file` that the store does not have even in part."""
+    return max(0, (file.size or 0) - store.partial_size(file.identity))
+
+
+def _checked(snapshot: RemoteSnapshot) -> RemoteSnapshot:
+    """The same snapshot, if all of its chosen files have names that a bundle can carry."""
+    paths = [file.path for file in snapshot.files]
+    if len(set(paths)) != len(paths):
+        raise UnavailableError(f"{snapshot.name} lists a file twice: is that a hub?")
+    for file in snapshot.files:
+        try:
+            relative_path(file.path)
+        except ValueError as error:
+            raise RequestError(
+                f"{snapshot.name} has a file that a bundle cannot carry ({error}): "
+                "leave it out with --exclude"
+            ) from None
+    return snapshot
+
+
+def _with_notes(snapshot: RemoteSnapshot) -> RemoteSnapshot:
+    if snapshot.layout != "hf-cache" or snapshot.kind != "dataset":
+        return snapshot
+    call = f'load_dataset("{snapshot.name}")'
+    if can_prepare():
+        note = f"{snapshot.name}: its files, and its prepared form, which {call} reads offline"
+    else:
+        note = (
+            f"{snapshot.name}: its files alone; offline, {call} does not find them, only "
+            f'load_dataset(snapshot_download("{snapshot.name}", repo_type="dataset")) does. '
+            "Install bundler[datasets] here to bring the form that the first one reads"
+        )
+    return replace(snapshot, notes=(*snapshot.notes, note))
+
+
+def _one_name_each(snapshots: Sequence[RemoteSnapshot]) -> tuple[RemoteSnapshot, ...]:
+    """One main name for each repository, though it was asked for under several; revisions once."""
+    names: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for snapshot in snapshots:
+        names[snapshot.source, _canonical(snapshot)] |= {snapshot.name, *snapshot.aliases}
+    unique: dict[tuple[str, str, str | None], RemoteSnapshot] = {}
+    for snapshot in snapshots:
+        # The name that is not the canonical one comes first, whatever the order of asking.
+        canonical = _canonical(snapshot)
+        known = names[snapshot.source, canonical]
+        name, *aliases = sorted(known, key=lambda name: (name == canonical, name))
+        named = replace(snapshot, name=name, aliases=tuple(aliases))
+        key = (named.source, name, named.revision)
+        unique[key] = _united(unique[key], named) if key in unique else named
+    return tuple(unique.values())
+
+
+def _united(one: RemoteSnapshot, other: RemoteSnapshot) -> RemoteSnapshot:
+    """One snapshot asked for twice, with the files of both."""
+    files = {file.path: file for file in (*one.files, *other.files)}
+    omitted = {item.path: item for item in (*one.omitted, *other.omitted)}
+    return replace(
+        other,
+        files=tuple(files[path] for path in sorted(files)),
+        omitted=tuple(item for path, item in omitted.items() if path not in files),
+        specs=tuple(dict.fromkeys(one.specs + other.specs)),
+        needs=tuple(dict.fromkeys(one.needs + other.needs)),
+        notes=tuple(dict.fromkeys(one.notes + other.notes)),
+    )
+
+
+def _canonical(snapshot: RemoteSnapshot) -> str:
+    return snapshot.aliases[-1] if snapshot.aliases else snapshot.name
+
+
+def _check_names(snapshots: Sequence[RemoteSnapshot]) -> None:
+    """Raise RequestError if two things would have to stand in one place on the target."""
+    places: dict[tuple[str, str], RemoteSnapshot] = {}
+    for snapshot in snapshots:
+        if snapshot.layout == "flat":
+            place = snapshot.name
+        elif snapshot.layout == "torch-checkpoints":
+            place = PurePosixPath(snapshot.files[0].path).name
+        else:
+            continue
+        other = places.setdefault((snapshot.layout, place), snapshot)
+        if other.files[0].identity != snapshot.files[0].identity:
+            raise RequestError(
+                f"{other.name} and {snapshot.name} are both called {place} where they go: "
+                "pack them into two bundles, and unpack those to different places"
+            )

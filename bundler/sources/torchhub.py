@@ -1,0 +1,138 @@
+"""Repositories of torch.hub: a repository's code on GitHub, and the weights of its entries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+
+import httpx2
+
+from bundler.catalogues import catalogue, nearest
+from bundler.checkpoint import checkpoint
+from bundler.download import Web
+from bundler.errors import RequestError, UnavailableError
+from bundler.hub import Hub
+from bundler.remote import RemoteFile, RemoteSnapshot
+
+_GITHUB = "https://github.com"
+_SPEC = re.compile(
+    r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:[:@](?P<ref>[^#\s]+))?(?:#(?P<entry>\w+))?", re.ASCII
+)
+_COMMIT_HASH = re.compile(r"[0-9a-f]{7,40}")
+_LONGEST_LIST = 16 << 20
+"""Bytes of a list of branches and tags; the largest repositories have some hundred thousand."""
+
+
+class TorchHub:
+    """Specs `torchhub:owner/repo[:ref][#entry]`."""
+
+    scheme = "torchhub"
+
+    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
+        match = _SPEC.fullmatch(rest)
+        if match is None:
+            raise RequestError(f"{rest!r} is not of the form owner/repo, owner/repo:ref#entry")
+        name, entry, specs = match["name"], match["entry"], (f"{self.scheme}:{rest}",)
+        urls, notes = _weights(name, entry)
+        ref, commit_hash = _pinned(name, match["ref"], web)
+        url = f"{_GITHUB}/{name}/zipball/{commit_hash}"
+        yield RemoteSnapshot(
+            source=self.scheme,
+            name=name,
+            layout="torch-hub",
+            files=(
+                RemoteFile(
+                    path=f"{name.replace('/', '_')}.zip",
+                    open=partial(web.open, url, headers={}),
+                    identity=url,
+                ),
+            ),
+            revision=ref,
+            commit_hash=commit_hash if len(commit_hash) == 40 else None,
+            specs=specs,
+            inside=_inside,
+            notes=notes,
+        )
+        for address in urls:
+            yield checkpoint(address, web, specs=specs)
+
+
+def _weights(name: str, entry: str | None) -> tuple[list[str], tuple[str, ...]]:
+    """The addresses that an entry loads its weights from, and what else there is to say."""
+    entries: dict[str, list[str]] = catalogue("torchhub")["repositories"].get(name, {})
+    if entry in entries:
+        return entries[entry], ()
+    if entries and entry is not None:
+        raise RequestError(f"{name} has no entry {entry}: {nearest(entry, entries)}")
+    if entries:
+        advice = f"add #ENTRY for its weights, one of {', '.join(sorted(entries))}"
+    else:
+        advice = (
+            "what its hubconf.py downloads is not known here; pack those addresses too, "
+            "as https://host/file.pth"
+        )
+    return [], (f"{name}: the code alone, without weights; {advice}",)
+
+
+def _pinned(name: str, ref: str | None, web: Web) -> tuple[str, str]:
+    """The branch, tag or commit that torch.hub would take, and the commit it stands for.
+
+    Without `ref` that is `main`, or `master` where there is no `main`: torch/hub.py,
+    `_parse_repo_info`. Raises UnavailableError.
+    """
+    refs = _refs(name, web)
+    wanted = ("main", "master") if ref is None else (ref,)
+    for name_of_ref in wanted:
+        for full in (f"refs/heads/{name_of_ref}", f"refs/tags/{name_of_ref}"):
+            if full in refs:
+                return name_of_ref, refs[full]
+    if ref is not None and _COMMIT_HASH.fullmatch(ref):
+        return ref, ref
+    known = [
+        full.split("/", 2)[2] for full in refs if full.startswith(("refs/heads/", "refs/tags/"))
+    ]
+    if ref is None:
+        raise UnavailableError(
+            f"{name} has no branch main or master, which torch.hub takes by default: "
+            f"write {name}:REF with one of {', '.join(known[:5])}"
+        )
+    raise UnavailableError(f"{name} has no branch, tag or commit {ref}: {nearest(ref, known)}")
+
+
+def _refs(name: str, web: Web) -> dict[str, str]:
+    """Every ref of a repository and its commit, as git itself asks for them.
+
+    git-scm.com, gitprotocol-http and gitprotocol-pack: lines led by their length in four hex
+    digits, `<id> <ref>`; an annotated tag is followed by the commit it stands for, `<ref>^{}`.
+    """
+
+    def explain(response: httpx2.Response) -> UnavailableError | None:
+        # GitHub asks for a login where there is nothing to be seen.
+        if response.status_code in (401, 403, 404):
+            return UnavailableError(f"GitHub has no open repository {name}: check the spelling")
+        return None
+
+    url = f"{_GITHUB}/{name}.git/info/refs?service=git-upload-pack"
+    refs = {}
+    try:
+        content = web.read(url, _LONGEST_LIST, explain)
+        while content:
+            length = int(content[:4], 16)
+            line, content = content[4:length], content[max(length, 4) :]
+            commit_hash, _, ref = line.partition(b"\0")[0].strip().decode().partition(" ")
+            if re.fullmatch(r"[0-9a-f]{40}", commit_hash):
+                refs[ref.removesuffix("^{}")] = commit_hash
+    except ValueError:
+        refs = {}
+    if not refs:
+        raise UnavailableError(
+            f"the list of branches of {name} is not one that git gives: check the network, "
+            "or the mirror"
+        )
+    return refs
+
+
+def _inside(member: str) -> str | None:
+    """GitHub puts one folder, `owner-repo-commit`, around everything."""
+    return member.partition("/")[2] or None

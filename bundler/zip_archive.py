@@ -1,0 +1,126 @@
+"""The files of a model that comes as a zip archive. Nothing is extracted: members are streams.
+
+Each becomes a file of the snapshot that is read, verified and stored like any other. A member's
+name is only looked at, never used as a path, and no more is read of it than it declares.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import stat
+import zipfile
+import zlib
+from dataclasses import replace
+from functools import partial
+from typing import IO, BinaryIO
+
+from bundler.digest import Digest, Stream
+from bundler.errors import DamagedError, RequestError, shown
+from bundler.names import relative_path
+from bundler.remote import PathInside, RemoteFile, RemoteSnapshot
+
+MAX_MEMBERS = 100_000
+MAX_RATIO = 200
+"""How many times its own size an archive may hold; code and weights shrink at most to a tenth."""
+_COMMIT_HASH = re.compile(rb"[0-9a-f]{40}")
+_LARGEST_SMALL = 16 << 20
+"""Bytes that any archive may hold, however small it is itself."""
+
+
+def from_zip(snapshot: RemoteSnapshot, archive: BinaryIO, digest: Digest) -> RemoteSnapshot:
+    """`snapshot`, whose one file is the zip `archive`, as the files that it picks from inside.
+
+    `archive` stays open as long as they are read; `digest` is its own. If its comment is a commit
+    hash, as in GitHub's archives, that is the snapshot's commit. Raises DamagedError for what is no
+    zip archive, and RequestError for one with members that lead elsewhere, are links, are
+    encrypted, or are many times larger than the archive.
+    """
+    assert snapshot.inside is not None
+    try:
+        opened = zipfile.ZipFile(archive)
+    except (zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
+        raise DamagedError(f"what came for {snapshot.name} is no zip archive ({error})") from None
+    files: dict[str, RemoteFile] = {}
+    try:
+        for member, path in _wanted(opened, snapshot.inside, archive.seek(0, io.SEEK_END)):
+            if path in files:
+                raise ValueError(f"two members for {shown(path)}")
+            files[path] = RemoteFile(
+                path=path,
+                open=partial(_open, opened, member),
+                identity=f"zip:{digest.hex}:{member.header_offset}:{member.filename}",
+                size=member.file_size,
+            )
+    except ValueError as error:
+        raise RequestError(
+            f"the archive of {snapshot.name} has {error}: it is refused, or leave that out "
+            "with --exclude"
+        ) from None
+    comment = opened.comment if _COMMIT_HASH.fullmatch(opened.comment) else b""
+    return replace(
+        snapshot,
+        files=tuple(files[path] for path in sorted(files)),
+        commit_hash=comment.decode() or snapshot.commit_hash,
+        inside=None,
+    )
+
+
+def _wanted(
+    archive: zipfile.ZipFile, inside: PathInside, archive_size: int
+) -> list[tuple[zipfile.ZipInfo, str]]:
+    """The members that are wanted, with the paths that they get. Raises ValueError."""
+    members = archive.infolist()
+    if len(members) > MAX_MEMBERS:
+        raise ValueError(f"more than {MAX_MEMBERS:,} members")
+    wanted = []
+    for member in members:
+        # Every name is looked at, wanted or not: one that leads elsewhere is an attack.
+        relative_path(member.filename.removesuffix("/"))
+        path = None if member.is_dir() else inside(member.filename)
+        if path is None:
+            continue
+        mode = member.external_attr >> 16
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            raise ValueError(f"a link or a device, {shown(member.filename)}")
+        if member.flag_bits & 0x1:
+            raise ValueError(f"an encrypted member, {shown(member.filename)}")
+        wanted.append((member, path))
+    total = sum(member.file_size for member, _ in wanted)
+    if total > max(MAX_RATIO * archive_size, _LARGEST_SMALL):
+        raise ValueError(f"{total:,} bytes in an archive of {archive_size:,}")
+    return wanted
+
+
+def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, offset: int) -> Stream:
+    """The content of a member from `offset` on. Raises DamagedError, as its reads do."""
+    try:
+        stream = archive.open(member)
+        stream.seek(offset)
+    except _FAULTS as error:
+        raise _damaged(member, error) from None
+    return _Member(stream, member)
+
+
+class _Member:
+    """A member's content; the archive's own checksum is compared at its end."""
+
+    def __init__(self, stream: IO[bytes], member: zipfile.ZipInfo) -> None:
+        self._stream = stream
+        self._member = member
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            return self._stream.read(size)
+        except _FAULTS as error:
+            raise _damaged(self._member, error) from None
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+
+
+def _damaged(member: zipfile.ZipInfo, error: BaseException) -> DamagedError:
+    return DamagedError(f"the archive is damaged at {shown(member.filename)}: {error}")
