@@ -6,6 +6,7 @@ import re
 from functools import partial
 from posixpath import basename
 from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 from bundler.digest import Digest
 from bundler.download import Web
@@ -15,7 +16,7 @@ from bundler.remote import RemoteFile, RemoteSnapshot
 
 LAYOUT = "torch-checkpoints"
 _PYTORCH = "download.pytorch.org"
-_HASH_IN_NAME = re.compile(r"[-_]([0-9a-f]{8})\.[a-z]+")
+_HASH_IN_NAME = re.compile(r"[-_]([0-9a-f]{8,64})\.[a-z]+")
 """How PyTorch names its checkpoints: torch/hub.py, HASH_REGEX; quantized ones have `_`."""
 
 
@@ -46,6 +47,8 @@ def checkpoint(
         ) from None
     in_name = _HASH_IN_NAME.search(name) if parts.hostname == _PYTORCH else None
     heading = web.heading(url)
+    # Without a mark nothing tells whether the content is that of another time: fetched anew.
+    mark = heading.mark or uuid4().hex
     return RemoteSnapshot(
         source=parts.scheme,
         name=_public(url),
@@ -54,7 +57,7 @@ def checkpoint(
             RemoteFile(
                 path=name,
                 open=partial(web.open, url, headers={}),
-                identity=str(digest) if digest else f"{url} {heading.mark} {heading.size}",
+                identity=str(digest) if digest else f"{url} {mark} {heading.size}",
                 size=heading.size,
                 digest=digest,
                 sha256_prefix=in_name[1] if in_name else "",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from bundler.catalogues import catalogue
 from bundler.digest import Blob
@@ -18,8 +18,13 @@ _PICKLED = (
 )  # fmt: skip
 _COMPRESSED = (b"\x1f\x8b", b"x\x9c", b"x\xda", b"x\x01", b"BZh", b"\xfd7zXZ", b'\x04"M\x18')
 """How gzip, zlib, bzip2, xz and lz4 begin, in which joblib and pandas keep pickles."""
+_SEARCHED = ("torch-checkpoints", "flat")
+"""Layouts whose files are opened by their paths, however they are called."""
 _SHOWN = 3
 _RUN_BY_TORCH = "torch.hub runs it, and whatever it imports"
+
+
+S = TypeVar("S", Snapshot, RemoteSnapshot)
 
 
 def code_of(snapshot: Snapshot, open_blob: Callable[[Blob], BinaryIO]) -> Iterator[Code]:
@@ -27,7 +32,7 @@ def code_of(snapshot: Snapshot, open_blob: Callable[[Blob], BinaryIO]) -> Iterat
     for entry in snapshot.files:
         reason = _by_name(snapshot, entry.path)
         named_so = entry.path.name.lower().endswith(_PICKLED)
-        if reason is None and (named_so or snapshot.layout == "torch-checkpoints"):
+        if reason is None and (named_so or snapshot.layout in _SEARCHED):
             with open_blob(entry.blob) as content:
                 reason = _pickled(content)
         if reason is not None:
@@ -39,8 +44,9 @@ def code_by_name(snapshot: Snapshot | RemoteSnapshot) -> Iterator[Code]:
     named = {}
     if isinstance(snapshot, Snapshot):
         named = {item.path: item.reason for item in snapshot.code}
-    elif snapshot.inside is not None and snapshot.layout == "torch-hub":
-        named = {"hubconf.py": _RUN_BY_TORCH}
+    elif snapshot.layout == "torch-hub" and snapshot.inside is not None:
+        # What an archive holds is not known yet; that file is what makes it a model.
+        named = {"hubconf.py": _RUN_BY_TORCH} if snapshot.inside("repo/hubconf.py") else {}
     for file in snapshot.files:
         reason = _by_name(snapshot, PurePosixPath(file.path))
         if reason is not None:
@@ -48,13 +54,16 @@ def code_by_name(snapshot: Snapshot | RemoteSnapshot) -> Iterator[Code]:
     return (Code(path, reason) for path, reason in sorted(named.items()))
 
 
-def refuse_code(found: dict[str, list[Code]]) -> None:
-    """Raise TrustError if `found`, by the names of models, holds anything."""
-    for name, items in found.items():
+def refuse_code(
+    snapshots: Iterable[S], code_in: Callable[[S], Iterable[Code]] = code_by_name
+) -> None:
+    """Raise TrustError if `code_in` finds any in one of `snapshots`."""
+    for snapshot in snapshots:
+        items = list(code_in(snapshot))
         if items:
             more = f" (and {len(items) - 1} more files)" if len(items) > 1 else ""
             raise TrustError(
-                f"{name} holds code: {items[0].path}, {items[0].reason}{more}: "
+                f"{snapshot.name} holds code: {items[0].path}, {items[0].reason}{more}: "
                 "--no-code refuses it; leave such files out with --exclude when you pack, "
                 "or this model with --only"
             )

@@ -157,12 +157,19 @@ class Web:
     ) -> httpx2.Response:
         """A good answer, its body not read; from the first mirror that has one, else the origin."""
         mirrors = () if headers else self._mirrors
+        refusal = None
         for place in filter(None, (mirror(url) for mirror in mirrors)):
             try:
                 return self._ask(place, offset, headers, explain)
-            except UnavailableError:
+            except TransientError:
                 continue
-        return self._ask(url, offset, headers, explain)
+            except UnavailableError as error:
+                refusal = error
+        try:
+            return self._ask(url, offset, headers, explain)
+        except TransientError as error:
+            # Where only mirrors are to be reached, theirs is the word that counts.
+            raise refusal or error from None
 
     def _ask(
         self, url: str, offset: int, headers: dict[str, str], explain: Explain
@@ -173,7 +180,9 @@ class Web:
             response = self._client.send(request, stream=True)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             host = urlsplit(url).hostname
-            raise TransientError(f"{host} cannot be reached: {reason(error)}") from None
+            raise TransientError(
+                f"{host} cannot be reached ({reason(error)}): check the network, or name a mirror"
+            ) from None
         try:
             self._check(response, explain)
         except BaseException:
@@ -193,7 +202,8 @@ class Web:
                 float(wait) if wait.isascii() and wait.isdigit() else None,
             )
         raise explain(response) or UnavailableError(
-            f"{host} answered {status} {response.reason_phrase} for {response.url.path}"
+            f"{host} answered {status} {response.reason_phrase} for {response.url.path}: "
+            "check the name"
         )
 
 

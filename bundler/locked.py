@@ -31,7 +31,7 @@ def locked_plan(manifest: Manifest, planner: Planner, store: BlobStore) -> PackP
         try:
             snapshots.append(_planned(snapshot, planner, store))
         except BundlerError as error:
-            faults.append(UnavailableError(f"no longer to be had: {error}"))
+            faults.append(UnavailableError(f"no longer to be had: {snapshot.name} ({error})"))
     if faults:
         raise Faults(faults)
     missing = (file for _, file in contents(snapshots) if found(file, store) is None)
@@ -51,7 +51,9 @@ def pinned(remote: RemoteSnapshot, snapshot: Snapshot) -> RemoteSnapshot:
     ]
     if gone:
         more = f" and {len(gone) - 1} more files" if len(gone) > 1 else ""
-        raise UnavailableError(f"{gone[0]}{more} of {snapshot.name}, as the manifest has it")
+        raise UnavailableError(
+            f"no longer to be had as the manifest has it: {gone[0]}{more} of {snapshot.name}"
+        )
     return replace(
         remote,
         files=tuple(
@@ -84,7 +86,7 @@ def _planned(snapshot: Snapshot, planner: Planner, store: BlobStore) -> RemoteSn
             if remote.inside is not None:
                 return replace(remote, inside=partial(_among, wanted, remote.inside))
             return pinned(remote, snapshot)
-    raise UnavailableError(f"{snapshot.name}, in the form that the manifest has it")
+    raise UnavailableError("not in the form that the manifest has")
 
 
 def _among(wanted: Container[str], pick: PathInside, member: str) -> str | None:

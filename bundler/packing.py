@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from bundler.archive import write_bundle
-from bundler.code import code_by_name, code_of, refuse_code
+from bundler.code import code_of, refuse_code
 from bundler.digest import Blob, Digest
 from bundler.download import Cancelled, Mirror, Web, fetch, found
 from bundler.errors import (
@@ -133,13 +133,13 @@ def pack(
     with _planner(endpoint, mirrors, sources, folder) as planner:
         plan = _plan(planner, specs, selection, closed, locked, folder)
         if not code:
-            refuse_code({s.name: list(code_by_name(s)) for s in plan.snapshots})
+            refuse_code(plan.snapshots)
         if on_plan is not None:
             on_plan(plan)
         with _store(store) as blobs:
             manifest, notes = _manifest(plan, locked, blobs, progress)
             if not code:
-                refuse_code({s.name: list(s.code) for s in manifest.snapshots})
+                refuse_code(manifest.snapshots)
             return replace(_write(manifest, blobs, output, level, jobs, progress), notes=notes)
 
 
@@ -160,8 +160,10 @@ def _plan(
     store: BlobStore,
 ) -> PackPlan:
     if locked is not None:
-        if specs:
-            raise RequestError("a locked manifest says what to pack: name no models beside it")
+        if specs or selection != Selection():
+            raise RequestError(
+                "a locked manifest says what to pack: name no models and no files beside it"
+            )
         return locked_plan(locked, planner, store)
     if isinstance(specs, str):
         specs = [specs]
@@ -173,12 +175,19 @@ def _manifest(
     plan: PackPlan, locked: Manifest | None, store: BlobStore, progress: Progress
 ) -> tuple[Manifest, tuple[str, ...]]:
     """Bring everything into the store; the manifest of it, and what there is to say."""
-    with ExitStack() as archives:
-        remote = _taken_apart(plan.snapshots, store, archives, progress)
-        if locked is not None:
-            planned = [s for s in locked.snapshots if s.layout != PREPARED]
-            remote = [pinned(r, s) for r, s in zip(remote, planned, strict=True)]
-        blobs = _fetch_all(list(contents(remote)), store, progress)
+    archives = _archives(plan.snapshots, store, progress)
+    with ExitStack() as stack:
+        try:
+            remote = _taken_apart(plan.snapshots, archives, store, stack, locked=locked is not None)
+            if locked is not None:
+                planned = [s for s in locked.snapshots if s.layout != PREPARED]
+                remote = [pinned(r, s) for r, s in zip(remote, planned, strict=True)]
+            blobs = _fetch_all(list(contents(remote)), store, progress)
+        except BundlerError as error:
+            if _has_damage(error):
+                for blob in archives.values():
+                    store.discard(blob)  # It may be that one, and the next run asks for it anew.
+            raise
     snapshots = [_snapshot(snapshot, blobs) for snapshot in remote]
     prepared, notes = _prepared(snapshots, locked, store, progress)
     if locked is not None:
@@ -191,22 +200,38 @@ def _manifest(
     return Manifest.of(looked_at), notes
 
 
-def _taken_apart(
-    snapshots: Sequence[RemoteSnapshot], store: BlobStore, open_files: ExitStack, progress: Progress
-) -> list[RemoteSnapshot]:
-    """The snapshots with their archives fetched and looked into, as files of their own."""
+def _archives(
+    snapshots: Sequence[RemoteSnapshot], store: BlobStore, progress: Progress
+) -> dict[str, Blob]:
+    """Bring the archives that snapshots are inside of into the store, by identity."""
     zipped = [snapshot for snapshot in snapshots if snapshot.inside is not None]
-    blobs = _fetch_all(list(contents(zipped)), store, progress)
+    return _fetch_all(list(contents(zipped)), store, progress)
+
+
+def _taken_apart(
+    snapshots: Sequence[RemoteSnapshot],
+    archives: Mapping[str, Blob],
+    store: BlobStore,
+    open_files: ExitStack,
+    *,
+    locked: bool,
+) -> list[RemoteSnapshot]:
+    """The snapshots with what is inside of archives as files of their own."""
     apart = []
     for snapshot in snapshots:
         if snapshot.inside is not None:
-            blob = blobs[snapshot.files[0].identity]
+            blob = archives[snapshot.files[0].identity]
             archive = open_files.enter_context(store.open(blob))
             snapshot = from_zip(snapshot, archive, blob.digest)
-            if not snapshot.files:
+            if not snapshot.files and not locked:
                 raise RequestError(f"the archive of {snapshot.name} has none of the files wanted")
         apart.append(snapshot)
     return apart
+
+
+def _has_damage(error: BundlerError) -> bool:
+    faults = error.errors if isinstance(error, Faults) else (error,)
+    return any(isinstance(fault, DamagedError) for fault in faults)
 
 
 def _fetch_all(

@@ -60,6 +60,8 @@ class Target:
         self._stack = ExitStack()
         self._staged: dict[Digest, int] = {}
         self._pointed: dict[Digest, tuple[Path, int]] = {}
+        self._shared: dict[Digest, bool] = {}
+        """Blobs that share their space with a cache; whether they are clones, not hard links."""
         self._unsynced: list[str] = []
 
     def __enter__(self) -> Target:
@@ -175,25 +177,26 @@ class Target:
         name = blob.digest.hex
         with told(self.root, "--checkpoints"):
             real = os.path.realpath(source)
-            done = False
+            cloned = linked = False
             if mode.shares(blob.size):
                 if mode in (LinkMode.AUTO, LinkMode.CLONE):
                     with (
                         open(real, "rb", buffering=0) as content,
                         open(name + _PART, "wb", opener=self._opener) as file,
                     ):
-                        done = clone(content, file)
-                if done:
+                        cloned = clone(content, file)
+                if cloned:
                     os.rename(name + _PART, name, src_dir_fd=self._blobs, dst_dir_fd=self._blobs)
                 elif mode in (LinkMode.AUTO, LinkMode.HARDLINK):
-                    done = hard_link(real, self._blobs, name)
-                if not done and mode is not LinkMode.AUTO:
+                    linked = hard_link(real, self._blobs, name)
+                if not (cloned or linked) and mode is not LinkMode.AUTO:
                     raise TargetError(
-                        f"{self.root} cannot hold a {mode.value} of {real}: use --link-mode auto, "
-                        "or a folder on the same disk"
+                        f"the disk of {self.root} cannot share files with the cache by "
+                        f"{mode.value}: use --link-mode auto"
                     )
-            if done:
+            if cloned or linked:
                 self._staged[blob.digest] = blob.size
+                self._shared[blob.digest] = cloned
                 self._unsynced.append(name)
                 return
             with open(real, "rb", buffering=0) as content:
@@ -255,13 +258,15 @@ class Target:
     def _build_file(self, file: File, *, is_last: bool) -> None:
         name, path = file.blob.digest.hex, _TREE / file.path
         if file.blob.digest in self._pointed:
-            target = self._pointed[file.blob.digest][0]
-            text = os.path.relpath(target, self.root / file.path.parent)
+            target = os.path.realpath(self._pointed[file.blob.digest][0])
+            text = os.path.relpath(target, os.path.realpath(self.root / file.path.parent))
             os.symlink(text, path.name, dir_fd=self._folders.handle(path.parent))
             return
-        if not is_last:
+        cloned = self._shared.get(file.blob.digest)
+        if not is_last and cloned is not False:
             with self.open(file.blob) as source, self._new(path) as copy:
-                shutil.copyfileobj(source, copy, COPY_SIZE)
+                if not (cloned and clone(source, copy)):
+                    shutil.copyfileobj(source, copy, COPY_SIZE)
                 time = os.fstat(source.fileno()).st_mtime_ns
                 copy.flush()
                 os.utime(copy.fileno(), ns=(time, time))

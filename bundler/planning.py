@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -94,18 +94,23 @@ class Planner:
         if not wanted:
             raise RequestError("no models named: bundler pack --models ORG/NAME … -o FILE")
         todo = [replace(w, selection=w.selection or selection) for w in dict.fromkeys(wanted)]
-        seen = {item.spec for item in todo}
+        needed_by = {item.spec: "" for item in todo}
         snapshots: list[RemoteSnapshot] = []
         for _ in range(_LONGEST_CHAIN):
-            new = self._resolved(todo, closed)
+            new = self._resolved(todo, closed, needed_by)
             snapshots += new
-            needs = dict.fromkeys(spec for snapshot in new for spec in snapshot.needs)
-            todo = [Wanted(spec) for spec in needs if spec not in seen]
-            seen.update(needs)
+            needs = {spec: snapshot.name for snapshot in new for spec in snapshot.needs}
+            todo = [Wanted(spec) for spec in needs if spec not in needed_by]
+            needed_by = needs | needed_by
             if not todo:
                 break
+        else:
+            raise RequestError(
+                f"{needs[todo[0].spec]} needs {todo[0].spec}, at the end of a chain of more than "
+                f"{_LONGEST_CHAIN}: pack it by name, and all with --no-closure"
+            )
+        _check_names(snapshots)
         merged = _one_name_each(snapshots)
-        _check_names(merged)
         missing = (file for _, file in contents(merged) if found(file, self._store) is None)
         return PackPlan(merged, sum(missing_size(file, self._store) for file in missing))
 
@@ -113,7 +118,9 @@ class Planner:
         """What one spec stands for, all files of it. Raises as `Source.resolve` does."""
         return resolve(Spec.parse(spec), self._hub, self._web, self._sources)
 
-    def _resolved(self, wanted: Sequence[Wanted], closed: bool) -> list[RemoteSnapshot]:
+    def _resolved(
+        self, wanted: Sequence[Wanted], closed: bool, needed_by: Mapping[str, str]
+    ) -> list[RemoteSnapshot]:
         def one(item: Wanted) -> list[RemoteSnapshot] | BundlerError:
             try:
                 chosen = item.selection or Selection()
@@ -125,7 +132,11 @@ class Planner:
                 noted = map(_with_notes, snapshots)
                 return [self._with_needs(snapshot) if closed else snapshot for snapshot in noted]
             except BundlerError as error:
-                return error
+                by = needed_by[item.spec]
+                if not by:
+                    return error
+                advice = "--no-closure packs without what is needed"
+                return UnavailableError(f"{by} needs {item.spec}: {error} ({advice})")
 
         with ThreadPoolExecutor(PARALLEL, "resolve") as pool:
             results = list(pool.map(one, wanted))
@@ -254,7 +265,7 @@ def _check_names(snapshots: Sequence[RemoteSnapshot]) -> None:
         else:
             continue
         other = places.setdefault((snapshot.layout, place), snapshot)
-        if other.files[0].identity != snapshot.files[0].identity:
+        if {file.identity for file in other.files}.isdisjoint(f.identity for f in snapshot.files):
             raise RequestError(
                 f"{other.name} and {snapshot.name} are both called {place} where they go: "
                 "pack them into two bundles, and unpack those to different places"

@@ -51,7 +51,7 @@ def read_request(path: Path | str) -> list[Wanted]:
         raise RequestError(f"{path} needs a list of specs: {_FORM}")
     try:
         return [Wanted(model) if isinstance(model, str) else _wanted(model) for model in models]
-    except ValueError as error:
+    except (ValueError, RequestError) as error:
         raise RequestError(f"{path}: {error}") from None
 
 
@@ -61,23 +61,31 @@ def _wanted(table: Mapping[str, Any]) -> Wanted:
         known = ", ".join(sorted(_KEYS))
         raise ValueError(f"{', '.join(sorted(unknown))} is not known of a model; {known} are")
     spec, revision = table.get("spec"), table.get("revision")
-    if not isinstance(spec, str) or not isinstance(revision, (str, type(None))):
+    if not isinstance(spec, str):
         raise ValueError('a model in braces needs its name: { spec = "org/name", … }')
-    if revision is not None:
+    if "revision" in table:
+        if not isinstance(revision, str) or not revision:
+            raise ValueError(f'revision of {spec} is not a name: revision = "v1.0"')
         spec = _revised(spec, revision)
-    globs = {key: table.get(key, []) for key in ("include", "exclude")}
-    for key, value in globs.items():
+    for key in ("include", "exclude"):
+        value = table.get(key, [])
         if not isinstance(value, list) or not all(isinstance(glob, str) for glob in value):
             raise ValueError(f'{key} of {spec} is not a list of globs: {key} = ["*.json"]')
+    all_files = table.get("all_files", False)
+    if not isinstance(all_files, bool):
+        raise ValueError(f"all_files of {spec} is not true or false")
     if not table.keys() & {"include", "exclude", "all_files"}:
         return Wanted(spec)
-    include, exclude = (tuple(value) for value in globs.values())
-    return Wanted(spec, Selection(include, exclude, table.get("all_files") is True))
+    include, exclude = table.get("include", ()), table.get("exclude", ())
+    return Wanted(spec, Selection(tuple(include), tuple(exclude), all_files))
 
 
-def _revised(spec: str, revision: str) -> str:
-    """`spec` at `revision`, as it would be written in one word."""
-    if Spec.parse(spec).scheme not in _REVISED:
-        raise ValueError(f"{spec} has no revisions")
-    name, hash_, entry = spec.partition("#")
+def _revised(text: str, revision: str) -> str:
+    """The spec `text` at `revision`, as it would be written in one word."""
+    spec = Spec.parse(text)
+    if spec.scheme not in _REVISED:
+        raise ValueError(f"{text} has no revisions")
+    if "@" in spec.rest or (spec.scheme == "torchhub" and ":" in spec.rest):
+        raise ValueError(f"{text} has a revision already, and {revision} is another")
+    name, hash_, entry = text.partition("#")
     return f"{name}@{revision}{hash_}{entry}"

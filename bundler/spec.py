@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from bundler.errors import RequestError
 from bundler.manifest import Snapshot
@@ -31,12 +32,33 @@ class Spec:
     def __str__(self) -> str:
         return f"{self.scheme}:{self.rest}"
 
+    @property
+    def told(self) -> Spec:
+        """The spec as bundles have it: without what is only of use, or of interest, where it is.
+
+        An address loses its query, which may hold a key, and its fragment; a path its folders.
+        """
+        if self.scheme in ("http", "https"):
+            return Spec(self.scheme, re.split("[?#]", self.rest)[0])
+        if self.scheme == "file":
+            return Spec(self.scheme, PurePath(self.rest).name)
+        return self
+
     def names(self, snapshot: Snapshot) -> bool:
         """Whether this asks for `snapshot`: by any of its names, with or without revision."""
         if str(self) in snapshot.specs:
             return True
-        return self.scheme == snapshot.source and any(
-            self.rest in (name, f"{name}@{snapshot.revision}", f"{name}@{snapshot.commit_hash}")
-            or str(self) == name
+        told = self.told
+        return told.scheme == snapshot.source and any(
+            told.rest in (name, f"{name}@{snapshot.revision}", f"{name}@{snapshot.commit_hash}")
+            or str(told) == name
             for name in snapshot.names
         )
+
+
+def name_and_revision(rest: str) -> tuple[str, str | None]:
+    """The two parts of `name[@revision]`. Raises RequestError if one of them is empty."""
+    name, at, revision = rest.partition("@")
+    if not name or (at and not revision):
+        raise RequestError(f"{rest!r} is not of the form org/name or org/name@revision")
+    return name, revision or None

@@ -79,15 +79,19 @@ def survey(
     placements: Iterable[Placement],
     trusted: Trusted,
     progress: Progress,
+    follow_aliases: bool = False,
 ) -> Survey:
     """Compare `placements` with what stands below `root`; reads only.
 
     A file of the right size counts as present if `trusted` says so, else if its content has the
-    right digest. Raises FormatError if two placements contradict each other, TargetError if
+    right digest. `follow_aliases`: write through a link that an alias of a repository is. Raises
+    FormatError if two placements contradict each other, TargetError if
     something stands in the way.
     """
     with told(root, "--root"):
-        wanted = _without_contradictions(_redirected(root, placements))
+        if follow_aliases:
+            placements = _redirected(root, placements)
+        wanted = _without_contradictions(placements)
         _check_obstacles(root, wanted)
         files = [p for p in wanted if isinstance(p, File)]
         blobs = {file.path: file.blob for file in files}
@@ -181,6 +185,10 @@ def _present_files(
         try:
             state = (root / file.path).stat()
         except (FileNotFoundError, NotADirectoryError):
+            link = root / file.path
+            # Bundler's own links, which may lead into a cache that is gone, are relative ones.
+            if link.is_symlink() and os.path.isabs(os.readlink(link)):
+                _check_replaceable(root, file)
             continue
         if stat.S_ISDIR(state.st_mode):
             raise TargetError(f"{root / file.path} is a folder where a file belongs: move it away")

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from bundler.archive import BundleReader, BundleSource, open_bundle
-from bundler.code import code_by_name, code_of, refuse_code
+from bundler.code import code_of, refuse_code
 from bundler.digest import Blob, Digest, VerifiedReader
 from bundler.env_file import ENV_FILE, env_path, write_env_file
 from bundler.environment import Roots, find_roots
@@ -33,6 +33,8 @@ from bundler.space import check_space, free_space, same_disk
 from bundler.spec import Spec
 from bundler.survey import Survey, Trusted, can_link, links_wanted, survey
 
+_HUB = "hub"
+"""The name of the root in which a repository may be known by several names."""
 _PLAIN = "checkpoints"
 """The name of the root that may share what the others hold."""
 
@@ -113,7 +115,7 @@ def plan_unpack(
     with open_bundle(bundle, digest) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:
-            refuse_code({s.name: list(code_by_name(s)) for s in snapshots})
+            refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
         work = _survey_all(placed, roots, _Known(roots), progress or Silent())
         check_space({roots.path(n): _taking_space(n, work, roots, link_mode) for n in work})
@@ -152,13 +154,14 @@ def unpack(
     with open_bundle(bundle, digest) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:
-            refuse_code({s.name: list(code_by_name(s)) for s in snapshots})
+            refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
         known = _Known(roots)
         work = _survey_all(placed, roots, known, progress)
         left_over = any(has_staging(roots.path(name)) for name in work)
         if left_over or not known.all_of(reader.digest, work):
-            work = _install(reader, placed, roots, known, link_mode, code, jobs, progress)
+            how = _How(link_mode, code, jobs)
+            work = _install(reader, snapshots, placed, roots, known, how, progress)
         else:
             _stage(reader, work, {}, jobs, progress)  # A pipe is read to its end all the same.
             if not code:
@@ -167,38 +170,49 @@ def unpack(
     return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode, replaced)
 
 
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What the user said about the way to install."""
+
+    link_mode: LinkMode
+    code: bool
+    jobs: int | None
+
+
 def _install(
     reader: BundleReader,
     snapshots: Sequence[Snapshot],
+    placed: Sequence[Snapshot],
     roots: Roots,
     known: _Known,
-    link_mode: LinkMode,
-    code: bool,
-    jobs: int | None,
+    how: _How,
     progress: Progress,
 ) -> dict[str, Survey]:
-    """Do what there is to do below each root; the result tells what it was."""
+    """Do what there is to do below each root; the result tells what it was.
+
+    `placed`: `snapshots`, and what of them goes into plain folders too.
+    """
     with ExitStack() as stack:
         targets, work = {}, {}
-        for name, members in _by_root(snapshots).items():
+        for name, members in _by_root(placed).items():
             root = roots.path(name)
             targets[name] = target = stack.enter_context(Target(root, progress))
             # Again, now that nobody else writes there; what was read is not read twice.
             placements = _placements(members, root, target.links)
-            work[name] = survey(root, placements, known.trusted(name), progress)
+            work[name] = survey(root, placements, known.trusted(name), progress, name == _HUB)
         check_space(
             {
                 target.root: [
                     file
-                    for file in _taking_space(name, work, roots, link_mode)
+                    for file in _taking_space(name, work, roots, how.link_mode)
                     if not target.has(file.blob)
                 ]
                 for name, target in targets.items()
             }
         )
-        _stage(reader, work, targets, jobs, progress)
-        _share(work, roots, targets, link_mode, progress)
-        if not code:
+        _stage(reader, work, targets, how.jobs, progress)
+        _share(work, roots, targets, how.link_mode, progress)
+        if not how.code:
             _check_code(snapshots, work, roots, targets)
         for target in targets.values():
             target.sync()
@@ -312,7 +326,7 @@ def _survey_all(
     for name, members in _by_root(snapshots).items():
         root = roots.path(name)
         placements = _placements(members, root, links_wanted())
-        work[name] = survey(root, placements, known.trusted(name), progress)
+        work[name] = survey(root, placements, known.trusted(name), progress, name == _HUB)
         known.add(name, work[name])
     return work
 
@@ -428,7 +442,7 @@ def _check_code(
             return open(places[blob.digest], "rb")
         return next(target for target in targets.values() if target.has(blob)).open(blob)
 
-    refuse_code({s.name: list(code_of(s, open_blob)) for s in snapshots})
+    refuse_code(snapshots, lambda snapshot: code_of(snapshot, open_blob))
 
 
 def _receipt(

@@ -17,7 +17,7 @@ from typing import IO, BinaryIO
 
 from bundler.digest import Digest, Stream
 from bundler.errors import DamagedError, RequestError, shown
-from bundler.names import relative_path
+from bundler.names import folders_above, relative_path
 from bundler.remote import PathInside, RemoteFile, RemoteSnapshot
 
 MAX_MEMBERS = 100_000
@@ -26,6 +26,17 @@ MAX_RATIO = 200
 _COMMIT_HASH = re.compile(rb"[0-9a-f]{40}")
 _LARGEST_SMALL = 16 << 20
 """Bytes that any archive may hold, however small it is itself."""
+MAX_DIRECTORY = 32 << 20
+"""Bytes of an archive's list of members, which is read at once."""
+_FAULTS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OSError,  # for places before the beginning
+)
 
 
 def from_zip(snapshot: RemoteSnapshot, archive: BinaryIO, digest: Digest) -> RemoteSnapshot:
@@ -37,11 +48,12 @@ def from_zip(snapshot: RemoteSnapshot, archive: BinaryIO, digest: Digest) -> Rem
     encrypted, or are many times larger than the archive.
     """
     assert snapshot.inside is not None
-    try:
-        opened = zipfile.ZipFile(archive)
-    except (zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
-        raise DamagedError(f"what came for {snapshot.name} is no zip archive ({error})") from None
     files: dict[str, RemoteFile] = {}
+    try:
+        _check_directory(archive)
+        opened = zipfile.ZipFile(archive)
+    except _FAULTS as error:
+        raise DamagedError(f"what came for {snapshot.name} is no zip archive ({error})") from None
     try:
         for member, path in _wanted(opened, snapshot.inside, archive.seek(0, io.SEEK_END)):
             if path in files:
@@ -52,6 +64,9 @@ def from_zip(snapshot: RemoteSnapshot, archive: BinaryIO, digest: Digest) -> Rem
                 identity=f"zip:{digest.hex}:{member.header_offset}:{member.filename}",
                 size=member.file_size,
             )
+        paths = {relative_path(path) for path in files}
+        for both in paths & folders_above(paths):
+            raise ValueError(f"{shown(both)} both as a file and as a folder")
     except ValueError as error:
         raise RequestError(
             f"the archive of {snapshot.name} has {error}: it is refused, or leave that out "
@@ -64,6 +79,20 @@ def from_zip(snapshot: RemoteSnapshot, archive: BinaryIO, digest: Digest) -> Rem
         commit_hash=comment.decode() or snapshot.commit_hash,
         inside=None,
     )
+
+
+def _check_directory(archive: BinaryIO) -> None:
+    """Raise BadZipFile for a list of members that is too long (APPNOTE.TXT, 4.3.14 and 4.3.16)."""
+    end = archive.seek(0, io.SEEK_END)
+    archive.seek(max(0, end - (1 << 16) - 22))
+    tail = archive.read()
+    sizes = [
+        int.from_bytes(tail[found + at : found + at + width], "little")
+        for mark, at, width in ((b"PK\5\6", 12, 4), (b"PK\6\6", 40, 8))
+        if (found := tail.rfind(mark)) >= 0
+    ]
+    if any(MAX_DIRECTORY < size != 0xFFFFFFFF for size in sizes):
+        raise zipfile.BadZipFile(f"its list of members has more than {MAX_DIRECTORY:,} bytes")
 
 
 def _wanted(
@@ -83,6 +112,9 @@ def _wanted(
         mode = member.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             raise ValueError(f"a link or a device, {shown(member.filename)}")
+        # The others unpack as much at once as they like.
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"an unusual compression, of {shown(member.filename)}")
         if member.flag_bits & 0x1:
             raise ValueError(f"an encrypted member, {shown(member.filename)}")
         wanted.append((member, path))
@@ -111,15 +143,15 @@ class _Member:
 
     def read(self, size: int = -1, /) -> bytes:
         try:
-            return self._stream.read(size)
+            data = self._stream.read(size)
+            if not data and self._stream.tell() < self._member.file_size:
+                raise EOFError("it ends before it should")
+            return data
         except _FAULTS as error:
             raise _damaged(self._member, error) from None
 
     def close(self) -> None:
         self._stream.close()
-
-
-_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 def _damaged(member: zipfile.ZipInfo, error: BaseException) -> DamagedError:

@@ -19,6 +19,7 @@ from bundler.manifest import Manifest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 FORMAT = (ROOT / "bundler" / "FORMAT.md").read_text()
+MODULES = b'[{"path": "", "type": "sentence_transformers.models.Transformer"}]'
 COMMANDS = ("pack", "unpack", "inspect", "verify")
 
 
@@ -35,7 +36,7 @@ def seeded(hub: LoopbackHub, web: LoopbackWeb, tmp_path: Path) -> dict[str, str]
     for name in ("facebook/wav2vec2-base", "openai-community/gpt2", "openai/clip-vit-base-patch32",
                  "lizhuang144/flan-t5-base-VG-factual-sg", "timm/hrnet_w18.ms_aug_in1k"):  # fmt: skip
         hub.add(name, files)
-    hub.add("sentence-transformers/all-MiniLM-L6-v2", {**files, "modules.json": b"[]"})
+    hub.add("sentence-transformers/all-MiniLM-L6-v2", {**files, "modules.json": MODULES})
     for checkpoint in ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"):
         web.add(f"https://download.pytorch.org/models/{checkpoint}", b"weights")
     web.add_repository("facebookresearch/dinov2", {"hubconf.py": b""})

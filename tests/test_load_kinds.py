@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -171,6 +172,7 @@ def carried(tmp_path_factory: pytest.TempPathFactory, air_gap: tuple[str, ...]) 
             env={"HF_ENDPOINT": hub.url},
         )
     assert packed.code == 0, packed.err
+    shutil.rmtree(homes["online"])
     rooted, usual = Target(homes["rooted"], air_gap), Target(homes["usual"], air_gap)
     unpacked = rooted.unpack(bundle, "--root", "caches")
     laid_out = rooted.unpack(bundle, "--root", "caches", "--checkpoints", "checkpoints")
@@ -365,14 +367,19 @@ def test_torch_hub_finds_the_branch_that_it_would_take(
     assert without_branch[case] == carried.made[WITHOUT_BRANCH[case]]
 
 
-def test_torch_hub_needs_to_write_nothing(carried: Carried) -> None:
-    """Its folder may be on a medium that cannot be written to."""
-    target = replace(carried.rooted, air_gap=(*carried.rooted.air_gap, "-m"))
-    before = (*READ_ONLY, str(target.home / "caches" / "torch"))
-    if subprocess.run([*target.air_gap, *before, "true"], capture_output=True).returncode:
+def test_torch_hub_needs_to_write_nothing(carried: Carried, tmp_path: Path) -> None:
+    """What was unpacked of its kind alone may be on a medium that cannot be written to."""
+    target = Target(tmp_path, carried.rooted.air_gap)
+    specs = ("torchhub:facebookresearch/dinov2#dinov2_vits14", "torchhub:acme/nets")
+    only = [argument for spec in specs for argument in ("--only", spec)]
+    target.unpack(carried.rooted.home / "bundle.tar.zst", "--root", "caches", *only)
+    sealed = replace(target, air_gap=(*target.air_gap, "-m"))
+    before = (*READ_ONLY, str(target.home / "caches"))
+    if subprocess.run([*sealed.air_gap, *before, "true"], capture_output=True).returncode:
         pytest.skip("mounting a folder for reading alone is not allowed here")
-    found = target.run("torch_hub.py", *TORCH_HUB, before=before)
-    assert found == {case: carried.made[name] for case, name in TORCH_HUB.items()}
+    cases = {"a branch": "dinov2", "master": "nets", "a stranger, to be checked": "nets"}
+    found = sealed.run("torch_hub.py", *cases, before=before)
+    assert found == {case: carried.made[name] for case, name in cases.items()}
 
 
 # insightface.
@@ -479,6 +486,18 @@ def test_what_a_model_needs_is_there_whole(carried: Carried) -> None:
     assert found.pop("warnings") == []
     assert found.pop("version")
     assert found == {name: digests_of(files) for name, files in carried.files.items()}
+
+
+def test_only_what_runs_is_called_code(carried: Carried) -> None:
+    """Not what torch.save writes of weights alone, be it by torch.hub, torchvision or timm."""
+    inspected = run("inspect", "bundle.tar.zst", "--json", home=carried.rooted.home)
+    assert inspected.code == 0, inspected.err
+    snapshots = json.loads(inspected.out)["snapshots"]
+    assert {s["name"]: [item["path"] for item in s["code"]] for s in snapshots if "code" in s} == {
+        "acme/lender": [*LENT_CODE],
+        "acme/nets": ["hubconf.py"],
+        "facebookresearch/dinov2": ["hubconf.py"],
+    }
 
 
 # Where things stand.

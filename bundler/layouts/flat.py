@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from bundler.layouts.placement import File, Placement
-from bundler.manifest import Snapshot
+from bundler.manifest import FileEntry, Snapshot
 from bundler.names import relative_path
 
 
@@ -34,30 +34,47 @@ class Flat:
 def flattened(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
     """The models and single files among `snapshots` once more, in the layout `flat`.
 
-    A model is called by the last part of its name. Where two models share that, both are called
-    `org--name`; where two revisions of one do, all but `main` are called `name@revision`.
+    A model is called by the last part of its name. Where two share that, both are called
+    `org--name`; where two revisions of one are there, all but `main` are called `name@revision`.
+    No two things get one name: `file:` folders keep theirs, and others give way.
     """
+    taken = {snapshot.name for snapshot in snapshots if snapshot.layout == Flat.name}
     models = [s for s in snapshots if s.layout == "hf-cache" and s.kind == "model"]
-    files = [s for s in snapshots if s.layout == "torch-checkpoints"]
-    # A name is taken once, by whatever has it.
-    last = Counter(_last(name) for name in {s.name for s in models})
-    last.update(s.name for s in snapshots if s.layout == Flat.name)
+    sharing = Counter(_last(name) for name in {s.name for s in models})
     revisions = Counter(s.name for s in models)
     flat = []
-    for snapshot in models:
-        name = _last(snapshot.name)
-        if last[name] > 1:
-            name = snapshot.name.replace("/", "--")
-        if revisions[snapshot.name] > 1 and snapshot.revision not in (None, "main"):
-            name = f"{name}@{snapshot.revision}".replace("/", "--")
-        flat.append(replace(snapshot, name=name, layout=Flat.name))
-    for snapshot in files:
-        flat += [
-            replace(snapshot, name=entry.path.name, layout=Flat.name, files=(entry,))
-            for entry in snapshot.files
-        ]
+    for snapshot in snapshots:
+        if snapshot.layout == "torch-checkpoints":
+            flat += [_single_file(snapshot, entry, taken) for entry in snapshot.files]
+        elif snapshot.layout == "hf-cache" and snapshot.kind == "model":
+            names = [_dashed(snapshot.name)]
+            if sharing[_last(snapshot.name)] == 1:
+                names.insert(0, _last(snapshot.name))
+            revised = [f"{name}@{_dashed(snapshot.revision or '')}" for name in names]
+            if revisions[snapshot.name] > 1 and snapshot.revision != "main":
+                names = []
+            commit = f"{_dashed(snapshot.name)}@{snapshot.commit_hash}"
+            name = _free([*names, *revised, commit], taken)
+            flat.append(replace(snapshot, name=name, layout=Flat.name))
     return flat
+
+
+def _single_file(snapshot: Snapshot, entry: FileEntry, taken: set[str]) -> Snapshot:
+    name = _free([entry.path.name, _dashed(snapshot.name.partition("://")[2])], taken)
+    renamed = FileEntry(PurePosixPath(name), entry.blob, entry.etag)
+    return replace(snapshot, name=name, layout=Flat.name, files=(renamed,))
+
+
+def _free(names: Sequence[str], taken: set[str]) -> str:
+    """The first of `names` that is not taken; the last one if all are, for others to refuse."""
+    name = next((name for name in names if name not in taken), names[-1])
+    taken.add(name)
+    return name
 
 
 def _last(name: str) -> str:
     return name.rpartition("/")[2]
+
+
+def _dashed(name: str) -> str:
+    return name.replace("/", "--")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bundler.download import Web
-from bundler.errors import RequestError
 from bundler.hub import Hub
 from bundler.remote import RemoteSnapshot
+from bundler.spec import name_and_revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,5 @@ class HuggingFace:
     kind: str
 
     def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
-        name, at, revision = rest.partition("@")
-        if not name or (at and not revision):
-            raise RequestError(f"{rest!r} is not of the form org/name or org/name@revision")
-        yield hub.snapshot(self.scheme, self.kind, name, revision or None)
+        name, revision = name_and_revision(rest)
+        yield hub.snapshot(self.scheme, self.kind, name, revision)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import PurePosixPath
+from uuid import uuid4
 
 from bundler.catalogues import nearest
-from bundler.download import Web
+from bundler.download import TransientError, Web
 from bundler.errors import RequestError, UnavailableError
 from bundler.hub import Hub
 from bundler.remote import RemoteFile, RemoteSnapshot
@@ -47,13 +48,15 @@ def _release(name: str, web: Web) -> RemoteFile:
         url = f"{release}/{name}"
         try:
             heading = web.heading(url)
+        except TransientError:
+            raise  # It may be there all the same.
         except UnavailableError as error:
             faults.append(error)
             continue
         return RemoteFile(
             path=name,
             open=partial(web.open, url, headers={}),
-            identity=f"{url} {heading.mark} {heading.size}",
+            identity=f"{url} {heading.mark or uuid4().hex} {heading.size}",
             size=heading.size,
         )
     raise faults[0]

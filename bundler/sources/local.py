@@ -23,7 +23,7 @@ class Local:
     def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
         path = Path(os.path.abspath(os.path.expanduser(rest)))
         if not path.exists():
-            raise RequestError(f"there is no file or folder {rest}")
+            raise RequestError(f"there is no file or folder {rest}: check the path")
         try:
             found = sorted(_below(path)) if path.is_dir() else [path]
             files = tuple(_file(path, member) for member in found)

@@ -10,6 +10,7 @@ from bundler.download import Web, small_content
 from bundler.errors import UnavailableError
 from bundler.hub import Hub
 from bundler.remote import RemoteSnapshot
+from bundler.spec import name_and_revision
 
 _MODULES = "modules.json"
 
@@ -20,11 +21,9 @@ class SentenceTransformers:
     scheme = "sentence-transformers"
 
     def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
-        name, _, revision = rest.partition("@")
+        name, revision = name_and_revision(rest)
         full = name if "/" in name else f"sentence-transformers/{name}"
-        snapshot = hub.snapshot(
-            "hf", "model", full, revision or None, specs=(f"{self.scheme}:{rest}",)
-        )
+        snapshot = hub.snapshot("hf", "model", full, revision, specs=(f"{self.scheme}:{rest}",))
         _check_parts(snapshot)
         yield snapshot
 
@@ -42,8 +41,12 @@ def _check_parts(snapshot: RemoteSnapshot) -> None:
             "model than its author made; pack it by its id alone if it is no such model"
         )
     try:
-        modules = json.loads(small_content(files[_MODULES], f"{_MODULES} of {snapshot.name}"))
+        modules: list[dict[str, object]] = json.loads(
+            small_content(files[_MODULES], f"{_MODULES} of {snapshot.name}")
+        )
         parts = [(str(module["path"]), str(module["type"])) for module in modules]
+        if not parts:
+            raise ValueError("no parts")
     except (ValueError, TypeError, KeyError, RecursionError):
         raise UnavailableError(f"{_MODULES} of {snapshot.name} is not what it should be") from None
     for folder, kind in parts:

@@ -14,6 +14,7 @@ from bundler.errors import RequestError, UnavailableError
 from bundler.hub import Hub
 from bundler.remote import RemoteSnapshot
 from bundler.selection import weight_formats
+from bundler.spec import name_and_revision
 
 
 class Timm:
@@ -22,12 +23,14 @@ class Timm:
     scheme = "timm"
 
     def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
-        name, _, revision = rest.partition("@")
+        name, revision = name_and_revision(rest)
         place = _place(name)
         if place.startswith("https://"):
+            if revision is not None:
+                raise RequestError(f"{name} is one file at an address, which has no revisions")
             yield checkpoint(place, web, specs=(f"timm:{rest}",))
             return
-        snapshot = hub.snapshot("hf", "model", place, revision or None, specs=(f"timm:{rest}",))
+        snapshot = hub.snapshot("hf", "model", place, revision, specs=(f"timm:{rest}",))
         paths = {file.path for file in snapshot.files}
         # timm itself asks for the weights alone, but `hf-hub:` names read the configuration too.
         for what, found in {

@@ -60,7 +60,11 @@ class TorchHub:
 
 def _weights(name: str, entry: str | None) -> tuple[list[str], tuple[str, ...]]:
     """The addresses that an entry loads its weights from, and what else there is to say."""
-    entries: dict[str, list[str]] = catalogue("torchhub")["repositories"].get(name, {})
+    repositories = catalogue("torchhub")["repositories"].items()
+    # GitHub minds no letter case, though torch.hub's folders do.
+    entries: dict[str, list[str]] = {known.lower(): e for known, e in repositories}.get(
+        name.lower(), {}
+    )
     if entry in entries:
         return entries[entry], ()
     if entries and entry is not None:
