@@ -47,6 +47,11 @@ def checkpoint(
         ) from None
     in_name = _HASH_IN_NAME.search(name) if parts.hostname == _PYTORCH else None
     heading = web.heading(url)
+    if heading.media_type == "text/html" and not name.endswith((".htm", ".html")):
+        raise RequestError(
+            f"{_public(url)} is a page to look at, not a file: take the address of its download "
+            "(on GitHub /raw/ instead of /blob/), or ORG/NAME for a model of the Hub"
+        )
     # Without a mark nothing tells whether the content is that of another time: fetched anew.
     mark = heading.mark or uuid4().hex
     return RemoteSnapshot(
@@ -56,11 +61,12 @@ def checkpoint(
         files=(
             RemoteFile(
                 path=name,
-                open=partial(web.open, url, headers={}),
+                open=partial(web.open, url, headers={}, mark=heading.mark),
                 identity=str(digest) if digest else f"{url} {mark} {heading.size}",
                 size=heading.size,
                 digest=digest,
                 sha256_prefix=in_name[1] if in_name else "",
+                resumes=bool(digest or in_name or heading.mark),
             ),
         ),
         specs=specs,

@@ -35,10 +35,10 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.A
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """`spec` is needed by a model, for the reason that its `file` gives."""
+    """`spec` is needed by a model, by what its configuration says; of it perhaps only the code."""
 
     spec: str
-    file: str
+    code_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +62,18 @@ def closure(snapshot: RemoteSnapshot, content: Callable[[RemoteFile], bytes]) ->
             document = json.loads(content(file))
         except (ValueError, RecursionError):
             continue
-        for spec in _named(PurePosixPath(file.path).name, document):
+        for need in _named(PurePosixPath(file.path).name, document):
+            spec = need.spec
             name = spec.removeprefix("timm:")
             if not _HUB_ID.fullmatch(name.partition("@")[0]):
                 notes.append(
                     f"{snapshot.name} needs {shown(name)}, which {file.path} names by a place on "
                     "its author's machine: pack that model by its own name too"
                 )
-            elif name.partition("@")[0] not in (snapshot.name, *snapshot.aliases):
-                needs.setdefault(spec, Need(spec, file.path))
+            elif name.partition("@")[0] in (snapshot.name, *snapshot.aliases):
+                continue
+            elif spec not in needs or needs[spec].code_only:
+                needs[spec] = need
     return Closure(tuple(needs.values()), tuple(notes))
 
 
@@ -88,20 +91,20 @@ def _configurations(snapshot: RemoteSnapshot) -> Iterator[RemoteFile]:
             yield file
 
 
-def _named(file: str, document: Any) -> Iterator[str]:
-    """The specs that a configuration file names."""
+def _named(file: str, document: Any) -> Iterator[Need]:
+    """What a configuration file names."""
     if not isinstance(document, dict):
         return
     if file == _ADAPTER:
         base, revision = document.get("base_model_name_or_path"), document.get("revision")
         if isinstance(base, str) and base:
-            yield f"{base}@{revision}" if revision and isinstance(revision, str) else base
+            yield Need(f"{base}@{revision}" if revision and isinstance(revision, str) else base)
     elif file in _PIPELINES:
-        yield from _pipeline(document)
+        yield from map(Need, _pipeline(document))
     else:
-        yield from _auto_map(document)
+        yield from (Need(spec, code_only=True) for spec in _auto_map(document))
         if file == "config.json":
-            yield from _backbones(document)
+            yield from map(Need, _backbones(document))
 
 
 def _auto_map(document: dict[str, Any]) -> Iterator[str]:

@@ -81,6 +81,7 @@ class Heading:
 
     size: int | None
     mark: str
+    media_type: str
 
 
 class Web:
@@ -100,16 +101,27 @@ class Web:
         self._client.close()
 
     def open(
-        self, url: str, offset: int, headers: dict[str, str], explain: Explain = lambda _: None
+        self,
+        url: str,
+        offset: int,
+        headers: dict[str, str],
+        explain: Explain = lambda _: None,
+        mark: str = "",
     ) -> Stream:
         """The content at `url` from byte `offset` on; the caller closes it.
 
         Mirrors are asked first. A token in `headers` goes to the host of `url` only: not to where
-        it redirects, not to a mirror. `explain` may put a refusal in better words. Raises
-        TransientError and UnavailableError; reads too.
+        it redirects, not to a mirror. `explain` may put a refusal in better words. `mark`: what the
+        bytes before `offset` came with, as in `heading`. Raises TransientError, UnavailableError,
+        and DamagedError if the content is another now; reads too.
         """
         response = self._get(url, offset, headers, explain)
         try:
+            if offset and mark and _mark(response) != mark:
+                raise DamagedError(
+                    f"{response.url.host} has other content for {response.url.path} now than when "
+                    "it was begun: run the same command again"
+                )
             if offset and response.status_code == 206:
                 _check_range(response, offset)
             body = _Body(response)
@@ -125,12 +137,15 @@ class Web:
         # A GET, though its body is not wanted: not every server answers a HEAD as it would this.
         with closing(self._get(url, 0, {}, explain)) as response:
             length = response.headers.get("Content-Length", "")
-            mark = response.headers.get("ETag", "") or response.headers.get("Last-Modified", "")
-            return Heading(int(length) if length.isascii() and length.isdigit() else None, mark)
+            return Heading(
+                int(length) if length.isascii() and length.isdigit() else None,
+                _mark(response),
+                response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
+            )
 
     def read(self, url: str, limit: int, explain: Explain = lambda _: None) -> bytes:
         """The document at `url`, of at most `limit` bytes. Raises as `open` does."""
-        content = b""
+        content = bytearray()
         with closing(self.open(url, 0, {}, explain)) as body:
             while data := body.read(COPY_SIZE):
                 content += data
@@ -139,7 +154,7 @@ class Web:
                         f"{httpx2.URL(url).host} sends more than {limit:,} bytes where a short "
                         "answer belongs: check the network, or name a mirror with --mirror"
                     )
-        return content
+        return bytes(content)
 
     def refusal(
         self, url: str, headers: dict[str, str], explain: Explain
@@ -205,6 +220,10 @@ class Web:
             f"{host} answered {status} {response.reason_phrase} for {response.url.path}: "
             "check the name"
         )
+
+
+def _mark(response: httpx2.Response) -> str:
+    return response.headers.get("ETag", "") or response.headers.get("Last-Modified", "")
 
 
 def _check_range(response: httpx2.Response, offset: int) -> None:
@@ -355,8 +374,8 @@ def _wait(failures: int) -> float:
 def _append(file: RemoteFile, store: BlobStore, meter: Meter, stop: threading.Event) -> None:
     """Read what the partial file lacks."""
     offset = store.partial_size(file.identity)
-    if file.size is None and offset:
-        # Nothing tells whether the bytes here are some of it, or all.
+    if offset and (file.size is None or not file.resumes):
+        # Nothing tells whether the bytes here are some of it, or all, or of something else.
         meter.add(-offset)
         store.partial(file.identity).unlink()
         offset = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -21,6 +22,7 @@ from bundler.errors import (
     BundlerError,
     DamagedError,
     Faults,
+    FormatError,
     RequestError,
     TargetError,
     UnavailableError,
@@ -28,6 +30,9 @@ from bundler.errors import (
 )
 from bundler.frames import DEFAULT_LEVEL
 from bundler.hub import Hub
+from bundler.layouts import layout_of
+from bundler.layouts.flat import flattened
+from bundler.layouts.placement import Placement
 from bundler.locked import PREPARED, absent, locked_plan, pinned
 from bundler.manifest import Code, FileEntry, Manifest, Snapshot
 from bundler.names import plain_text, relative_path
@@ -39,6 +44,7 @@ from bundler.request import Wanted
 from bundler.selection import Selection
 from bundler.sources import SOURCES, Source
 from bundler.store import BlobStore
+from bundler.survey import without_contradictions
 from bundler.whole_file import told, whole_file
 from bundler.zip_archive import from_zip
 
@@ -139,7 +145,7 @@ def pack(
         with _store(store) as blobs:
             manifest, notes = _manifest(plan, locked, blobs, progress)
             if not code:
-                refuse_code(manifest.snapshots)
+                refuse_code(manifest.snapshots, lambda s: code_of(s, blobs.open))
             return replace(_write(manifest, blobs, output, level, jobs, progress), notes=notes)
 
 
@@ -195,9 +201,24 @@ def _manifest(
         if faults:
             raise Faults(faults)
         return locked, notes
+    _check_places((*snapshots, *prepared))
     with told(store.root, "--store"):
         looked_at = [_with_code(s, store) for s in (*snapshots, *prepared)]
     return Manifest.of(looked_at), notes
+
+
+def _check_places(snapshots: Sequence[Snapshot]) -> None:
+    """Raise RequestError if two things would have to stand in one place on the target."""
+    by_root: dict[str, list[Placement]] = defaultdict(list)
+    for snapshot in (*snapshots, *flattened(snapshots)):
+        layout = layout_of(snapshot)
+        by_root[layout.root] += layout.place(snapshot, lambda _: True)
+    for placements in by_root.values():
+        try:
+            without_contradictions(placements)
+        except FormatError as error:
+            said = str(error).removeprefix("the bundle")
+            raise RequestError(f"this bundle{said}: pack them into two bundles") from None
 
 
 def _archives(

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from bundler.closure import closure
+from bundler.closure import Need, closure
 from bundler.digest import Stream
 from bundler.download import Web, found, small_content
 from bundler.errors import BundlerError, Faults, RequestError, UnavailableError
 from bundler.hub import Hub
 from bundler.names import relative_path
 from bundler.prepared import can_prepare
-from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.remote import PathInside, RemoteFile, RemoteSnapshot
 from bundler.request import Wanted
 from bundler.selection import Selection, select
 from bundler.sources import Source, resolve
@@ -27,6 +27,8 @@ from bundler.store import BlobStore
 
 PARALLEL = 8
 """Requests and downloads under way at once."""
+_CODE = Selection(include=("*.py", "*.json"))
+"""What is carried of a repository that only lends its code."""
 _LONGEST_CHAIN = 8
 """How often what is needed may need something else."""
 
@@ -77,6 +79,15 @@ class PackPlan:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One spec to resolve. `needed_by`: the model that needs it, if the user did not name it."""
+
+    spec: str
+    selection: Selection
+    needed_by: str = ""
+
+
 class Planner:
     """Where specs are resolved: a hub, the rest of the web, and the kinds of model there are."""
 
@@ -93,20 +104,26 @@ class Planner:
         """
         if not wanted:
             raise RequestError("no models named: bundler pack --models ORG/NAME … -o FILE")
-        todo = [replace(w, selection=w.selection or selection) for w in dict.fromkeys(wanted)]
-        needed_by = {item.spec: "" for item in todo}
+        todo = [_Item(w.spec, w.selection or selection) for w in dict.fromkeys(wanted)]
+        # Each spec once, as far as it is needed; what the user named is chosen by the user.
+        known = {_key(item.spec): False for item in todo}
         snapshots: list[RemoteSnapshot] = []
         for _ in range(_LONGEST_CHAIN):
-            new = self._resolved(todo, closed, needed_by)
-            snapshots += new
-            needs = {spec: snapshot.name for snapshot in new for spec in snapshot.needs}
-            todo = [Wanted(spec) for spec in needs if spec not in needed_by]
-            needed_by = needs | needed_by
+            resolved = self._resolved(todo, closed)
+            snapshots += [snapshot for snapshot, _ in resolved]
+            todo = []
+            for snapshot, needs in resolved:
+                for need in needs:
+                    key = _key(need.spec)
+                    if known.get(key, True) and (key not in known or not need.code_only):
+                        known[key] = need.code_only
+                        chosen = _CODE if need.code_only else Selection()
+                        todo.append(_Item(need.spec, chosen, needed_by=snapshot.name))
             if not todo:
                 break
         else:
             raise RequestError(
-                f"{needs[todo[0].spec]} needs {todo[0].spec}, at the end of a chain of more than "
+                f"{todo[0].needed_by} needs {todo[0].spec}, at the end of a chain of more than "
                 f"{_LONGEST_CHAIN}: pack it by name, and all with --no-closure"
             )
         _check_names(snapshots)
@@ -119,36 +136,38 @@ class Planner:
         return resolve(Spec.parse(spec), self._hub, self._web, self._sources)
 
     def _resolved(
-        self, wanted: Sequence[Wanted], closed: bool, needed_by: Mapping[str, str]
-    ) -> list[RemoteSnapshot]:
-        def one(item: Wanted) -> list[RemoteSnapshot] | BundlerError:
+        self, items: Sequence[_Item], closed: bool
+    ) -> list[tuple[RemoteSnapshot, tuple[Need, ...]]]:
+        """Every snapshot of `items`, and what each needs if `closed`. Raises Faults with all."""
+
+        def one(item: _Item) -> list[tuple[RemoteSnapshot, tuple[Need, ...]]] | BundlerError:
             try:
-                chosen = item.selection or Selection()
                 snapshots = [
                     # What is needed may be code alone.
-                    _checked(select(s, chosen, has_weights=item.selection is not None))
+                    _checked(select(s, item.selection, has_weights=not item.needed_by))
                     for s in self.resolve(item.spec)
                 ]
+                if item.selection is _CODE:
+                    snapshots = [*map(_of_code, snapshots)]
                 noted = map(_with_notes, snapshots)
-                return [self._with_needs(snapshot) if closed else snapshot for snapshot in noted]
+                return [self._with_needs(s) if closed else (s, ()) for s in noted]
             except BundlerError as error:
-                by = needed_by[item.spec]
-                if not by:
+                if not item.needed_by:
                     return error
                 advice = "--no-closure packs without what is needed"
-                return UnavailableError(f"{by} needs {item.spec}: {error} ({advice})")
+                return UnavailableError(f"{item.needed_by} needs {item.spec}: {error} ({advice})")
 
         with ThreadPoolExecutor(PARALLEL, "resolve") as pool:
-            results = list(pool.map(one, wanted))
+            results = list(pool.map(one, items))
         faults = [result for result in results if isinstance(result, BundlerError)]
         if faults:
             raise Faults(faults)
-        return [s for result in results if isinstance(result, list) for s in result]
+        return [pair for result in results if isinstance(result, list) for pair in result]
 
-    def _with_needs(self, snapshot: RemoteSnapshot) -> RemoteSnapshot:
-        """`snapshot` with what it needs from elsewhere, which its configuration files tell."""
-        if snapshot.layout != "hf-cache" or snapshot.kind != "model":
-            return snapshot
+    def _with_needs(self, snapshot: RemoteSnapshot) -> tuple[RemoteSnapshot, tuple[Need, ...]]:
+        """`snapshot` and what it needs from elsewhere, which its configuration files tell."""
+        if snapshot.kind != "model" and snapshot.layout != "flat":
+            return snapshot, ()
         read: dict[str, bytes] = {}
 
         def content(file: RemoteFile) -> bytes:
@@ -157,7 +176,7 @@ class Planner:
             return read[file.path]
 
         found = closure(snapshot, content)
-        return replace(
+        snapshot = replace(
             snapshot,
             # What was read need not be asked for again.
             files=tuple(
@@ -167,6 +186,20 @@ class Planner:
             needs=tuple(need.spec for need in found.needs),
             notes=(*snapshot.notes, *found.notes),
         )
+        return snapshot, found.needs
+
+
+def _key(spec: str) -> str:
+    """The same for all ways to write a spec."""
+    try:
+        return str(Spec.parse(spec))
+    except RequestError:
+        return spec  # Told when it is resolved.
+
+
+def _of_code(snapshot: RemoteSnapshot) -> RemoteSnapshot:
+    left_out = tuple(replace(o, reason="only its code is needed") for o in snapshot.omitted)
+    return replace(snapshot, omitted=left_out)
 
 
 def contents(snapshots: Sequence[RemoteSnapshot]) -> Iterator[tuple[str, RemoteFile]]:
@@ -237,7 +270,9 @@ def _one_name_each(snapshots: Sequence[RemoteSnapshot]) -> tuple[RemoteSnapshot,
 
 
 def _united(one: RemoteSnapshot, other: RemoteSnapshot) -> RemoteSnapshot:
-    """One snapshot asked for twice, with the files of both."""
+    """One snapshot asked for twice, with the files of both. Raises UnavailableError."""
+    if one.commit_hash != other.commit_hash:
+        raise UnavailableError(f"{one.name} has just changed upstream: run the same command again")
     files = {file.path: file for file in (*one.files, *other.files)}
     omitted = {item.path: item for item in (*one.omitted, *other.omitted)}
     return replace(
@@ -246,8 +281,13 @@ def _united(one: RemoteSnapshot, other: RemoteSnapshot) -> RemoteSnapshot:
         omitted=tuple(item for path, item in omitted.items() if path not in files),
         specs=tuple(dict.fromkeys(one.specs + other.specs)),
         needs=tuple(dict.fromkeys(one.needs + other.needs)),
+        inside=one.inside and other.inside and partial(_either, one.inside, other.inside),
         notes=tuple(dict.fromkeys(one.notes + other.notes)),
     )
+
+
+def _either(one: PathInside, other: PathInside, member: str) -> str | None:
+    return one(member) or other(member)
 
 
 def _canonical(snapshot: RemoteSnapshot) -> str:

@@ -28,6 +28,8 @@ class RemoteFile:
     git_sha1: str | None = None
     etag: str | None = None
     sha256_prefix: str = ""
+    resumes: bool = True
+    """Whether what comes from an offset is sure to be of the same content as what came before."""
 
 
 PathInside = Callable[[str], str | None]

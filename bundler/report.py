@@ -13,7 +13,7 @@ from bundler.inspection import Inspection
 from bundler.manifest import Code, Omission, Snapshot
 from bundler.remote import RemoteSnapshot
 from bundler.selection import weight_formats
-from bundler.spec import DEFAULT_SCHEME
+from bundler.spec import spec_of
 from bundler.unpacking import Unpacked
 
 if TYPE_CHECKING:  # Unpacking must not import what packing needs.
@@ -130,13 +130,8 @@ def unpacked(result: Unpacked, *, done: bool) -> str:
 
 
 def _name(snapshot: Snapshot | RemoteSnapshot) -> str:
-    """The spec that means this snapshot."""
-    name = snapshot.name
-    if snapshot.source != DEFAULT_SCHEME and "://" not in name:
-        name = f"{snapshot.source}:{name}"
-    if snapshot.revision not in (None, "main"):
-        name = f"{name}@{snapshot.revision}"
-    return f"{name} (prepared)" if snapshot.layout == "hf-datasets" else name
+    spec = spec_of(snapshot.source, snapshot.name, snapshot.revision)
+    return f"{spec} (prepared)" if snapshot.layout == "hf-datasets" else spec
 
 
 def _title(snapshot: Snapshot | RemoteSnapshot) -> str:

@@ -104,7 +104,7 @@ def select(
                 else "the repository has no files"
             )
         )
-    omitted = tuple(
+    omitted = snapshot.omitted + tuple(
         Omission(file.path, file.size, reasons[file.path])
         for file in snapshot.files
         if file.path in reasons

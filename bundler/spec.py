@@ -56,6 +56,12 @@ class Spec:
         )
 
 
+def spec_of(source: str, name: str, revision: str | None) -> str:
+    """The words that mean the snapshot of these, as short as they can be."""
+    text = name if source == DEFAULT_SCHEME or "://" in name else f"{source}:{name}"
+    return text if revision in (None, "main") else f"{text}@{revision}"
+
+
 def name_and_revision(rest: str) -> tuple[str, str | None]:
     """The two parts of `name[@revision]`. Raises RequestError if one of them is empty."""
     name, at, revision = rest.partition("@")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,11 +11,13 @@ from pathlib import Path, PurePosixPath
 
 from bundler.digest import Blob, Digest, digest_of
 from bundler.errors import FormatError, TargetError, shown
-from bundler.layouts.placement import Absent, File, Link, Placement, Text
+from bundler.layouts.placement import Absent, File, Link, Placement, Sealed, Text
 from bundler.names import folders_above
 from bundler.progress import Progress
 from bundler.whole_file import told
 
+_STAGED = ".locks"
+"""What is below is removed after the work: `place.STAGING`."""
 Trusted = Callable[[PurePosixPath, Blob, int], bool]
 """Whether a path below the root held a blob when its time of change (ns) was this one."""
 
@@ -69,7 +72,7 @@ def can_link(root: Path, links: bool) -> Callable[[PurePosixPath], bool]:
 
     def at(path: PurePosixPath) -> bool:
         there = root / path
-        return links and (there.is_symlink() or not there.exists())
+        return there.is_symlink() or (links and not there.exists())
 
     return at
 
@@ -91,11 +94,13 @@ def survey(
     with told(root, "--root"):
         if follow_aliases:
             placements = _redirected(root, placements)
-        wanted = _without_contradictions(placements)
+        wanted = without_contradictions(placements)
         _check_obstacles(root, wanted)
         files = [p for p in wanted if isinstance(p, File)]
         blobs = {file.path: file.blob for file in files}
         present = _present_files(root, files, trusted, progress)
+        for sealed in (p for p in wanted if isinstance(p, Sealed)):
+            _check_sealed(root, sealed, (f.path for f in files if f.path not in present))
         links = [p for p in wanted if isinstance(p, Link)]
         missing_links = tuple(p for p in links if not _link_stands(root, p, blobs.get(p.target)))
         return Survey(
@@ -139,16 +144,24 @@ def _home(root: Path, folder: str) -> PurePosixPath:
     return PurePosixPath(folder)
 
 
-def _without_contradictions(placements: Iterable[Placement]) -> list[Placement]:
+def without_contradictions(placements: Iterable[Placement]) -> list[Placement]:
     """Each path once; FormatError if two things want to stand at it, or one below another."""
     by_path: dict[PurePosixPath, Placement] = {}
+    sealed = []
     for placement in placements:
+        if isinstance(placement, Sealed):
+            sealed.append(placement)
+            continue
+        if placement.path.parts[0] == _STAGED:
+            raise FormatError(
+                f"the bundle puts something at {shown(placement.path)}, which is ours"
+            )
         other = by_path.setdefault(placement.path, placement)
         if _meaning(other) != _meaning(placement):
             raise FormatError(f"the bundle puts two different things at {shown(placement.path)}")
     for folder in by_path.keys() & folders_above(by_path):
         raise FormatError(f"the bundle makes {shown(folder)} both a folder and something else")
-    return list(by_path.values())
+    return [*by_path.values(), *sealed]
 
 
 def _check_obstacles(root: Path, wanted: Iterable[Placement]) -> None:
@@ -210,6 +223,16 @@ def _present_files(
     return present
 
 
+def _check_sealed(root: Path, sealed: Sealed, missing: Iterable[PurePosixPath]) -> None:
+    """Raise TargetError if the folder is there without some of the files that belong into it."""
+    folder = root / sealed.path
+    if folder.is_dir() and any(sealed.path in path.parents for path in missing):
+        raise TargetError(
+            f"{folder} is there, with other content than the bundle has for it: move it away, "
+            "or unpack elsewhere"
+        )
+
+
 def _check_replaceable(root: Path, file: File) -> None:
     """Raise TargetError if the file that stands there may be somebody's own."""
     if not file.by_content:
@@ -226,7 +249,7 @@ def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
         return False
     if os.readlink(path) == link.text:
         return True
-    if link.moves and len(PurePosixPath(os.readlink(path)).parts) == 1:
+    if link.moved_from and re.fullmatch(link.moved_from, os.readlink(path)):
         return False
     if blob is None:
         if path.is_dir() and path.resolve() != (root / link.target).resolve():

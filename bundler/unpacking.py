@@ -30,7 +30,7 @@ from bundler.receipt import (
 )
 from bundler.sharing import LinkMode
 from bundler.space import check_space, free_space, same_disk
-from bundler.spec import Spec
+from bundler.spec import Spec, spec_of
 from bundler.survey import Survey, Trusted, can_link, links_wanted, survey
 
 _HUB = "hub"
@@ -257,7 +257,7 @@ def _with_needs(manifest: Manifest, chosen: set[int]) -> tuple[Snapshot, ...]:
 
 
 def _names(manifest: Manifest) -> str:
-    names = [snapshot.name for snapshot in manifest.snapshots]
+    names = list(dict.fromkeys(spec_of(s.source, s.name, s.revision) for s in manifest.snapshots))
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + more
 
@@ -321,8 +321,16 @@ class _Known:
 def _survey_all(
     snapshots: Sequence[Snapshot], roots: Roots, known: _Known, progress: Progress
 ) -> dict[str, Survey]:
-    """What there is to do below each root, by its name."""
+    """What there is to do below each root, by its name. Raises RequestError if two are one."""
     work = {}
+    places: dict[Path, str] = {}
+    for name in _by_root(snapshots):
+        other = places.setdefault(roots.path(name).resolve(), name)
+        if other != name:
+            raise RequestError(
+                f"{roots.path(name)} cannot be two folders at once, that of {other} and that of "
+                f"{name}: name another one"
+            )
     for name, members in _by_root(snapshots).items():
         root = roots.path(name)
         placements = _placements(members, root, links_wanted())

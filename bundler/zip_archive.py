@@ -104,11 +104,14 @@ def _wanted(
         raise ValueError(f"more than {MAX_MEMBERS:,} members")
     wanted = []
     for member in members:
-        # Every name is looked at, wanted or not: one that leads elsewhere is an attack.
-        relative_path(member.filename.removesuffix("/"))
+        # Wanted or not: one that leads elsewhere makes all of it an attack.
+        parts = member.filename.removesuffix("/").split("/")
+        if {"..", ""} & {*parts} or "\\" in member.filename:
+            raise ValueError(f"a path that leads elsewhere, {shown(member.filename)}")
         path = None if member.is_dir() else inside(member.filename)
         if path is None:
             continue
+        relative_path(member.filename)
         mode = member.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             raise ValueError(f"a link or a device, {shown(member.filename)}")

@@ -34,7 +34,8 @@ def seeded(hub: LoopbackHub, web: LoopbackWeb, tmp_path: Path) -> dict[str, str]
     files = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"weights"}
     hub.add("google-bert/bert-base-uncased", files, aliases=["bert-base-uncased"])
     for name in ("facebook/wav2vec2-base", "openai-community/gpt2", "openai/clip-vit-base-patch32",
-                 "lizhuang144/flan-t5-base-VG-factual-sg", "timm/hrnet_w18.ms_aug_in1k"):  # fmt: skip
+                 "lizhuang144/flan-t5-base-VG-factual-sg",
+                 "timm/hrnet_w18.ms_aug_in1k"):  # fmt: skip
         hub.add(name, files)
     hub.add("sentence-transformers/all-MiniLM-L6-v2", {**files, "modules.json": MODULES})
     for checkpoint in ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.environment import HIDING, MARK, Roots, find_roots, shell_file
+from bundler.environment import HIDING, MARK, find_roots, shell_file
 
 BOTH_PROGRAM = """
 import json, os
@@ -129,9 +129,7 @@ def test_torch_is_where_torch_hub_looks(
 
 
 @pytest.mark.parametrize(("options", "expected"), OPTIONS.values(), ids=OPTIONS)
-def test_options_win_over_every_variable(
-    options: dict[str, str], expected: dict[str, str]
-) -> None:
+def test_options_win_over_every_variable(options: dict[str, str], expected: dict[str, str]) -> None:
     roots = find_roots(EVERYTHING, **{name: Path(path) for name, path in options.items()})
     assert {name: str(getattr(roots, name)) for name in expected} == expected
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -19,7 +20,7 @@ from bundler.layouts.flat import Flat, flattened
 from bundler.layouts.hf_cache import HuggingFaceCache
 from bundler.layouts.hf_datasets import HuggingFaceDatasets
 from bundler.layouts.insightface import InsightFace
-from bundler.layouts.placement import Absent, File, Link, Placement, Text
+from bundler.layouts.placement import Absent, File, Link, Placement, Sealed, Text
 from bundler.layouts.torch_hub import TorchCheckpoints, TorchHub
 from bundler.manifest import FileEntry, Snapshot
 from bundler.names import relative_path
@@ -372,14 +373,18 @@ class TestTorchHub:
         }
         link = result[f"hub/{folder}"]
         assert isinstance(link, Link)
-        assert (link.text, link.moves) == (at_commit, True)
+        assert link.text == at_commit
+        assert re.fullmatch(link.moved_from, at_commit)
+        assert not re.fullmatch(link.moved_from, f"my_{at_commit}")
         code = result[f"hub/{at_commit}/hubconf.py"]
         assert isinstance(code, File)
         assert (code.blob, code.by_content) == (CODE, False)
 
     def test_without_links_the_folder_of_the_ref_holds_the_files(self) -> None:
         result = placed(replace(TORCH_HUB, revision="a/b"), nowhere, TorchHub())
+        assert result["hub/Owner_Repo_a_b"] == Sealed(PurePosixPath("hub/Owner_Repo_a_b"))
         assert set(result) == {
+            "hub/Owner_Repo_a_b",
             "hub/Owner_Repo_a_b/hubconf.py",
             "hub/Owner_Repo_a_b/package/config.json",
             "hub/trusted_list",
@@ -648,6 +653,9 @@ class TestEveryLayout:
         self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
     ) -> None:
         placements = list(layout_of(snapshot).place(snapshot, can_link))
+        sealed = {p.path for p in placements if isinstance(p, Sealed)}
+        placements = [p for p in placements if not isinstance(p, Sealed)]
+        assert sealed <= {folder for p in placements for folder in p.path.parents}
         by_path: dict[PurePosixPath, Placement] = {}
         for placement in placements:
             assert relative_path(str(placement.path)) == placement.path

@@ -384,12 +384,14 @@ def test_an_interrupt_ends_the_child_and_leaves_nothing(
 ) -> None:
     fifo, work = tmp_path / "fifo", tmp_path / "work"
     os.mkfifo(fifo)
+    # Once more than a pipe holds is through, the parent has started its child and reads from it.
+    script = f"head -c 1000000 /dev/zero; echo $$ > '{fifo}'; exec cat '{fifo}'"
     code = f"""
 import signal, sys
 from pathlib import Path
 from bundler.prepared import prepare
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.executable = {stub(tmp_path, f"echo $$ > '{fifo}'; exec cat '{fifo}'")!r}
+sys.executable = {stub(tmp_path, script)!r}
 try:
     prepare({NAME!r}, Path({str(repository.folder)!r}), Path({str(work)!r}))
 except KeyboardInterrupt:

@@ -120,9 +120,14 @@ class Nearby(Web):
         return url if url.startswith(self._place.url) else self._place.at(url)
 
     def open(
-        self, url: str, offset: int, headers: dict[str, str], explain: Explain = lambda _: None
+        self,
+        url: str,
+        offset: int,
+        headers: dict[str, str],
+        explain: Explain = lambda _: None,
+        mark: str = "",
     ) -> Stream:
-        return super().open(self._at(url), offset, headers, explain)
+        return super().open(self._at(url), offset, headers, explain, mark)
 
     def heading(self, url: str, explain: Explain = lambda _: None) -> Heading:
         return super().heading(self._at(url), explain)
@@ -503,15 +508,19 @@ class TestTimm:
         )
         assert upstream.refusal("timm:gcvit_base@v1").exit_code == 2
 
-    @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
-    def test_a_repository_that_timm_cannot_load_is_refused(
-        self, upstream: Upstream, missing: str
-    ) -> None:
-        files = {path: content for path, content in MODEL.items() if path != missing}
-        upstream.hub.add("timm/resnet18.a1_in1k", {**files, "README.md": b""})
+    def test_a_repository_without_weights_is_refused(self, upstream: Upstream) -> None:
+        upstream.hub.add("timm/resnet18.a1_in1k", {"config.json": b"{}", "README.md": b""})
         error = upstream.refusal("timm:resnet18")
         assert error.exit_code == 3
-        assert ("config.json" if missing == "config.json" else "weights") in str(error)
+        assert "no weights" in str(error)
+
+    def test_one_without_configuration_loads_by_its_short_name_alone(
+        self, upstream: Upstream
+    ) -> None:
+        files = {path: content for path, content in MODEL.items() if path != "config.json"}
+        upstream.hub.add("timm/resnet18.a1_in1k", files)
+        (note,) = upstream.plan("timm:resnet18").notes
+        assert "has no config.json" in note
 
     @pytest.mark.parametrize(
         ("spec", "said"),
@@ -1025,11 +1034,13 @@ class TestLocal:
         for spec in ("file:~/tiny", "file:tiny", "file:./tiny"):
             assert contents(upstream.pack(spec)) == digests(MODEL)
 
-    def test_what_git_and_others_keep_is_left_out(self, upstream: Upstream) -> None:
-        own = {".git/config": b"", ".cache/huggingface/x": b"", ".DS_Store": b"", "a/.git/x": b""}
-        write(upstream.folder / "tiny", {**MODEL, **own, ".gitattributes": b"*"})
+    def test_what_is_hidden_is_left_out_and_told(self, upstream: Upstream) -> None:
+        own = {".git/config": b"", ".cache/huggingface/x": b"", ".env": b"KEY=1", "a/.git/x": b""}
+        write(upstream.folder / "tiny", {**MODEL, **own})
         packed = upstream.pack(f"file:{upstream.folder}/tiny")
-        assert set(contents(packed)) == {*MODEL, ".gitattributes"}
+        assert set(contents(packed)) == {*MODEL}
+        (snapshot,) = packed.manifest.snapshots
+        assert [item.path for item in snapshot.omitted] == [".cache", ".env", ".git", "a/.git"]
 
     def test_a_link_within_the_folder_is_its_content(self, upstream: Upstream) -> None:
         folder = write(upstream.folder / "tiny", MODEL)

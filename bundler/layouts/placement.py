@@ -30,12 +30,12 @@ class File:
 class Link:
     """A relative symbolic link to something that is placed. `target` is a path below the root.
 
-    `moves`: a link that leads to another folder beside is turned to this one, as a branch moves.
+    `moved_from`: a link whose text is wholly of this pattern is turned, as a branch moves.
     """
 
     path: PurePosixPath
     target: PurePosixPath
-    moves: bool = False
+    moved_from: str = ""
 
     @property
     def text(self) -> str:
@@ -63,4 +63,11 @@ class Absent:
     path: PurePosixPath
 
 
-Placement = File | Link | Text | Absent
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A folder of which everything must be there, or nothing yet."""
+
+    path: PurePosixPath
+
+
+Placement = File | Link | Text | Absent | Sealed

@@ -11,11 +11,12 @@ with `_` for every slash in the ref; a repository whose folder is there is trust
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 from bundler.errors import shown
-from bundler.layouts.placement import File, Link, Placement, Text
+from bundler.layouts.placement import File, Link, Placement, Sealed, Text
 from bundler.manifest import Snapshot
 from bundler.names import relative_path
 
@@ -39,7 +40,10 @@ class TorchHub:
         for entry in snapshot.files:
             yield File(content / entry.path, entry.blob)
         if content != folder:
-            yield Link(folder, content, moves=True)
+            beside = re.escape(_folder(snapshot.name, "").name)
+            yield Link(folder, content, moved_from=f"{beside}[0-9a-f]{{40}}")
+        elif folder != at_commit:
+            yield Sealed(folder)  # Code of two commits side by side is neither.
         yield Text(_HUB / "trusted_list", "", lambda before, _: before)
 
 
@@ -59,7 +63,4 @@ class TorchCheckpoints:
 def _folder(name: str, ref: str) -> PurePosixPath:
     if name.count("/") != 1 or name[:1] in "/.":
         raise ValueError(f"{shown(name)} is not of the form owner/repo")
-    folder = relative_path(f"{name}_{ref}".replace("/", "_"))
-    if folder.name in ("checkpoints", "trusted_list"):
-        raise ValueError(f"{shown(name)} is not a repository's name")
-    return _HUB / folder
+    return _HUB / relative_path(f"{name}_{ref}".replace("/", "_"))

@@ -29,8 +29,8 @@ class InsightFace:
     def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
         if rest not in PACKS:
             raise RequestError(
-                f"insightface has no pack {rest}: {nearest(rest, PACKS)} "
-                f"(it has {', '.join(PACKS)})"
+                f"{rest} is no pack of insightface that bundler knows: {nearest(rest, PACKS)} "
+                f"(it knows {', '.join(PACKS)})"
             )
         yield RemoteSnapshot(
             source=self.scheme,
@@ -55,9 +55,10 @@ def _release(name: str, web: Web) -> RemoteFile:
             continue
         return RemoteFile(
             path=name,
-            open=partial(web.open, url, headers={}),
+            open=partial(web.open, url, headers={}, mark=heading.mark),
             identity=f"{url} {heading.mark or uuid4().hex} {heading.size}",
             size=heading.size,
+            resumes=bool(heading.mark),
         )
     raise faults[0]
 

@@ -12,6 +12,7 @@ from bundler.digest import Stream
 from bundler.download import Web
 from bundler.errors import DamagedError, RequestError, shown
 from bundler.hub import Hub
+from bundler.manifest import Omission
 from bundler.remote import RemoteFile, RemoteSnapshot
 
 
@@ -24,29 +25,46 @@ class Local:
         path = Path(os.path.abspath(os.path.expanduser(rest)))
         if not path.exists():
             raise RequestError(f"there is no file or folder {rest}: check the path")
+        left_out: list[str] = []
         try:
-            found = sorted(_below(path)) if path.is_dir() else [path]
+            found = sorted(_below(path, left_out)) if path.is_dir() else [path]
             files = tuple(_file(path, member) for member in found)
-        except OSError as error:
-            raise RequestError(f"cannot read {rest}: {error.strerror}") from None
+        except (OSError, RuntimeError) as error:  # RuntimeError: links that lead round in a circle.
+            reason = error.strerror if isinstance(error, OSError) else "links in a circle"
+            place = getattr(error, "filename", None) or rest
+            raise RequestError(f"cannot read {place}: {reason}") from None
         if not files or not path.name:
             raise RequestError(f"{rest} has no files in it")
-        yield RemoteSnapshot(source=self.scheme, name=path.name, layout="flat", files=files)
+        yield RemoteSnapshot(
+            source=self.scheme,
+            name=path.name,
+            layout="flat",
+            files=files,
+            omitted=tuple(Omission(name, None, "hidden") for name in sorted(left_out)),
+        )
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Every file below `folder`, but for what git, downloads and macOS put there."""
+def _below(folder: Path, left_out: list[str]) -> Iterator[Path]:
+    """Every file below `folder`; what is hidden, such as `.git` and `.env`, goes to `left_out`."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     real = folder.resolve()
-    for inner, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name not in (".git", ".cache")]
+    for inner, folders, names in os.walk(folder, onerror=refuse):
+        hidden = [name for name in [*folders, *names] if name.startswith(".")]
+        left_out += [Path(inner, name).relative_to(folder).as_posix() for name in hidden]
+        folders[:] = [name for name in folders if name not in hidden]
         for name in [*folders, *names]:
             path = Path(inner, name)
+            if name in hidden:
+                continue
             if path.is_symlink() and (real not in path.resolve().parents or path.is_dir()):
                 raise RequestError(
                     f"{path} is a link that leads to a folder or out of {folder}: copy the folder "
                     "with its links resolved (cp -rL) and pack the copy"
                 )
-            if name in names and name != ".DS_Store":
+            if name in names:
                 yield path
 
 
@@ -84,9 +102,9 @@ class _Unchanged:
     def read(self, size: int = -1, /) -> bytes:
         try:
             data = self._content.read(size)
+            state = self._path.stat()
         except OSError as error:
             raise DamagedError(f"cannot read {self._path}: {error.strerror}") from None
-        state = self._path.stat()
         if not data and (state.st_size, state.st_mtime_ns) != self._state:
             raise DamagedError(f"{shown(self._path)} was changed while it was read: pack again")
         return data

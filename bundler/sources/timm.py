@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import PurePosixPath
 from typing import Any
@@ -32,13 +33,11 @@ class Timm:
             return
         snapshot = hub.snapshot("hf", "model", place, revision, specs=(f"timm:{rest}",))
         paths = {file.path for file in snapshot.files}
-        # timm itself asks for the weights alone, but `hf-hub:` names read the configuration too.
-        for what, found in {
-            "config.json": "config.json" in paths,
-            "weights": bool(weight_formats(map(PurePosixPath, paths))),
-        }.items():
-            if not found:
-                raise UnavailableError(f"{place} has no {what}: timm could not load {name} from it")
+        if not weight_formats(map(PurePosixPath, paths)):
+            raise UnavailableError(f"{place} has no weights: timm could not load {name} from it")
+        if "config.json" not in paths:
+            note = f'{place} has no config.json: it loads as "{name}", not as "hf-hub:{place}"'
+            snapshot = replace(snapshot, notes=(note,))
         yield snapshot
 
 

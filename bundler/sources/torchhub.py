@@ -20,7 +20,7 @@ _SPEC = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:[:@](?P<ref>[^#\s]+))?(?:#(?P<entry>\w+))?", re.ASCII
 )
 _COMMIT_HASH = re.compile(r"[0-9a-f]{7,40}")
-_LONGEST_LIST = 16 << 20
+_LONGEST_LIST = 64 << 20
 """Bytes of a list of branches and tags; the largest repositories have some hundred thousand."""
 
 
@@ -121,9 +121,11 @@ def _refs(name: str, web: Web) -> dict[str, str]:
     refs = {}
     try:
         content = web.read(url, _LONGEST_LIST, explain)
-        while content:
-            length = int(content[:4], 16)
-            line, content = content[4:length], content[max(length, 4) :]
+        start = 0
+        while start < len(content):
+            length = int(content[start : start + 4], 16)
+            line = content[start + 4 : start + length]
+            start += max(length, 4)
             commit_hash, _, ref = line.partition(b"\0")[0].strip().decode().partition(" ")
             if re.fullmatch(r"[0-9a-f]{40}", commit_hash):
                 refs[ref.removesuffix("^{}")] = commit_hash
