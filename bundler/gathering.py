@@ -1,0 +1,239 @@
+"""A plan -> everything in the store, and the manifest of it."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bundler.code import code_of
+from bundler.digest import Blob
+from bundler.download import Cancelled, fetch, found
+from bundler.errors import (
+    BundlerError,
+    DamagedError,
+    Faults,
+    FormatError,
+    RequestError,
+    TargetError,
+    UnavailableError,
+    amount,
+)
+from bundler.layouts import layout_of
+from bundler.layouts.flat import flattened
+from bundler.layouts.placement import Placement
+from bundler.locked import PREPARED, absent, pinned
+from bundler.manifest import Code, FileEntry, Manifest, Snapshot
+from bundler.names import plain_text, relative_path
+from bundler.planning import PARALLEL, PackPlan, contents, missing_size
+from bundler.prepared import can_prepare, prepare
+from bundler.progress import Progress
+from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.store import BlobStore
+from bundler.survey import without_contradictions
+from bundler.whole_file import told
+from bundler.zip_archive import from_zip
+
+
+def gather(
+    plan: PackPlan, locked: Manifest | None, store: BlobStore, progress: Progress
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Bring everything in `plan` into `store`; the manifest of it, and what there is to say.
+
+    `locked`: the manifest that must come of it. Raises Faults, after all has been tried, or
+    RequestError, UnavailableError, DamagedError, TargetError.
+    """
+    archives = _archives(plan.snapshots, store, progress)
+    with ExitStack() as stack:
+        try:
+            remote = _taken_apart(plan.snapshots, archives, store, stack, locked=locked is not None)
+            if locked is not None:
+                planned = [s for s in locked.snapshots if s.layout != PREPARED]
+                remote = [pinned(r, s) for r, s in zip(remote, planned, strict=True)]
+            blobs = _fetch_all(list(contents(remote)), store, progress)
+        except BundlerError as error:
+            if _has_damage(error):
+                for blob in archives.values():
+                    store.discard(blob)  # It may be that one, and the next run asks for it anew.
+            raise
+    snapshots = [_snapshot(snapshot, blobs) for snapshot in remote]
+    prepared, notes = _prepared(snapshots, locked, store, progress)
+    if locked is not None:
+        faults = list(absent(locked, store))
+        if faults:
+            raise Faults(faults)
+        return locked, notes
+    _check_places((*snapshots, *prepared))
+    with told(store.root, "--store"):
+        looked_at = [_with_code(s, store) for s in (*snapshots, *prepared)]
+    return Manifest.of(looked_at), notes
+
+
+def _check_places(snapshots: Sequence[Snapshot]) -> None:
+    """Raise RequestError if two things would have to stand in one place on the target."""
+    by_root: dict[str, list[Placement]] = defaultdict(list)
+    for snapshot in (*snapshots, *flattened(snapshots)):
+        layout = layout_of(snapshot)
+        by_root[layout.root] += layout.place(snapshot, lambda _: True)
+    for placements in by_root.values():
+        try:
+            without_contradictions(placements)
+        except FormatError as error:
+            said = str(error).removeprefix("the bundle")
+            raise RequestError(f"this bundle{said}: pack them into two bundles") from None
+
+
+def _archives(
+    snapshots: Sequence[RemoteSnapshot], store: BlobStore, progress: Progress
+) -> dict[str, Blob]:
+    """Bring the archives that snapshots are inside of into the store, by identity."""
+    zipped = [snapshot for snapshot in snapshots if snapshot.inside is not None]
+    return _fetch_all(list(contents(zipped)), store, progress)
+
+
+def _taken_apart(
+    snapshots: Sequence[RemoteSnapshot],
+    archives: Mapping[str, Blob],
+    store: BlobStore,
+    open_files: ExitStack,
+    *,
+    locked: bool,
+) -> list[RemoteSnapshot]:
+    """The snapshots with what is inside of archives as files of their own."""
+    apart = []
+    for snapshot in snapshots:
+        if snapshot.inside is not None:
+            blob = archives[snapshot.files[0].identity]
+            archive = open_files.enter_context(store.open(blob))
+            snapshot = from_zip(snapshot, archive, blob.digest)
+            if not snapshot.files and not locked:
+                raise RequestError(f"the archive of {snapshot.name} has none of the files wanted")
+        apart.append(snapshot)
+    return apart
+
+
+def _has_damage(error: BundlerError) -> bool:
+    faults = error.errors if isinstance(error, Faults) else (error,)
+    return any(isinstance(fault, DamagedError) for fault in faults)
+
+
+def _fetch_all(
+    wanted: Sequence[tuple[str, RemoteFile]], store: BlobStore, progress: Progress
+) -> dict[str, Blob]:
+    """Bring content into the store, by identity. All of it is tried before a fault is told."""
+    stop = threading.Event()
+    blobs = {file.identity: blob for _, file in wanted if (blob := found(file, store))}
+    missing = [(what, file) for what, file in wanted if file.identity not in blobs]
+    faults: list[BundlerError] = []
+    total = sum(file.size or 0 for _, file in missing)
+    done = total - sum(missing_size(file, store) for _, file in missing)
+    _check_store_space(total - done, store)
+    pool = ThreadPoolExecutor(PARALLEL, "download")
+    with progress.start("downloading", total, done) as meter:
+
+        def fetched(item: tuple[str, RemoteFile]) -> None:
+            what, file = item
+            try:
+                with told(store.root, "--store"):
+                    blobs[file.identity] = fetch(file, what, store, meter, stop)
+            except TargetError as error:
+                stop.set()  # A full disk is full for all.
+                faults.append(error)
+            except BundlerError as error:
+                faults.append(error)
+            except Cancelled:
+                pass
+
+        try:
+            list(pool.map(fetched, missing))
+        finally:
+            # Not waited for: a thread may hang in a read from a network that does not answer.
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+    if faults:
+        raise Faults(sorted(faults, key=str))
+    return blobs
+
+
+def _snapshot(remote: RemoteSnapshot, blobs: dict[str, Blob]) -> Snapshot:
+    return Snapshot(
+        source=remote.source,
+        name=remote.name,
+        layout=remote.layout,
+        files=tuple(
+            FileEntry(relative_path(file.path), blobs[file.identity], file.etag)
+            for file in remote.files
+        ),
+        kind=remote.kind,
+        aliases=remote.aliases,
+        revision=remote.revision,
+        commit_hash=remote.commit_hash,
+        license=remote.license,
+        omitted=tuple(replace(item, path=plain_text(item.path)) for item in remote.omitted),
+        specs=remote.specs,
+        needs=remote.needs,
+    )
+
+
+def _prepared(
+    snapshots: Sequence[Snapshot], locked: Manifest | None, store: BlobStore, progress: Progress
+) -> tuple[list[Snapshot], tuple[str, ...]]:
+    """The datasets among `snapshots` in the form that `load_dataset` reads, where that can be made.
+
+    Not to be had is no error: the files are carried all the same, and the second value says so.
+    """
+    if locked is not None and not any(absent(locked, store)):
+        return [], ()
+    made, notes = [], []
+    datasets = [s for s in snapshots if s.kind == "dataset" and s.layout == "hf-cache"]
+    for snapshot in datasets if can_prepare() else ():
+        with (
+            progress.start(f"preparing {snapshot.name}", snapshot.size),
+            told(store.root, "--store"),
+            TemporaryDirectory(dir=store.root, prefix="prepared-") as work,
+        ):
+            source, target = Path(work, "files"), Path(work, "cache")
+            for entry in snapshot.files:
+                link = source / entry.path
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(store.path(entry.blob))
+            files = {}
+            try:
+                for name in snapshot.names:  # Each is looked for in a folder of its own.
+                    for path in prepare(name, source, target):
+                        files[path] = store.take(target / path)
+            except UnavailableError as error:
+                notes.append(f"{snapshot.name}: only its files, not its prepared form ({error})")
+                continue
+            configs = {path.parts[1] for path in files}
+            if len(configs) > 1:
+                notes.append(
+                    f"{snapshot.name} has several configs: offline, load_dataset needs one of "
+                    f"their names too ({', '.join(sorted(configs))})"
+                )
+            entries = tuple(FileEntry(path, blob) for path, blob in files.items())
+            made.append(replace(snapshot, layout=PREPARED, files=entries, omitted=()))
+    return made, tuple(notes)
+
+
+def _with_code(snapshot: Snapshot, store: BlobStore) -> Snapshot:
+    code = [
+        Code(plain_text(item.path), plain_text(item.reason))
+        for item in code_of(snapshot, store.open)
+    ]
+    return replace(snapshot, code=tuple(code))
+
+
+def _check_store_space(needed: int, store: BlobStore) -> None:
+    free = shutil.disk_usage(store.root).free
+    if needed > free:
+        raise TargetError(
+            f"the store {store.root} has {amount(free)} free, and {amount(needed)} are to be "
+            "downloaded: free some space, or name another folder with --store"
+        )
