@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -44,16 +45,15 @@ class Spec:
             return Spec(self.scheme, PurePath(self.rest).name)
         return self
 
-    def names(self, snapshot: Snapshot) -> bool:
-        """Whether this asks for `snapshot`: by any of its names, with or without revision."""
-        if str(self) in snapshot.specs:
-            return True
-        told = self.told
-        return told.scheme == snapshot.source and any(
-            told.rest in (name, f"{name}@{snapshot.revision}", f"{name}@{snapshot.commit_hash}")
-            or str(told) == name
-            for name in snapshot.names
-        )
+
+def words_for(snapshot: Snapshot) -> Iterator[str]:
+    """Every spec, as `str` gives it, that asks for `snapshot`: with its revision or without."""
+    yield from snapshot.specs
+    for name in snapshot.names:
+        spec = name if "://" in name else f"{snapshot.source}:{name}"
+        yield spec
+        yield f"{spec}@{snapshot.revision}"
+        yield f"{spec}@{snapshot.commit_hash}"
 
 
 def spec_of(source: str, name: str, revision: str | None) -> str:

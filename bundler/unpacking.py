@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 
-from bundler.archive import BundleReader, BundleSource, open_bundle
-from bundler.code import code_of, refuse_code
-from bundler.digest import Blob, Digest, VerifiedReader
+from bundler.archive import BundleSource, open_bundle
+from bundler.code import refuse_code
+from bundler.digest import Digest
 from bundler.env_file import ENV_FILE, env_path, write_env_file
 from bundler.environment import Roots, find_roots
-from bundler.errors import DamagedError, Faults, FormatError, RequestError
-from bundler.layouts import layout_of
+from bundler.errors import Faults, RequestError
+from bundler.installing import How, Known, check_code, install, stage, survey_all, taking_space
 from bundler.layouts.flat import flattened
-from bundler.layouts.placement import File, Link, Placement, Text
 from bundler.manifest import Manifest, Snapshot
-from bundler.place import Target, has_staging
+from bundler.place import has_staging
 from bundler.progress import Progress, Silent
-from bundler.receipt import (
-    InstalledFile,
-    InstalledModel,
-    Receipt,
-    read_receipts,
-    write_receipt,
-)
 from bundler.sharing import LinkMode
-from bundler.space import check_space, free_space, same_disk
-from bundler.spec import Spec, spec_of
-from bundler.survey import Survey, Trusted, can_link, links_wanted, survey
-
-_HUB = "hub"
-"""The name of the root in which a repository may be known by several names."""
-_PLAIN = "checkpoints"
-"""The name of the root that may share what the others hold."""
+from bundler.space import check_space, free_space
+from bundler.spec import Spec, spec_of, words_for
+from bundler.survey import Survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +45,7 @@ class Unpacked:
         return sum(
             file.blob.size
             for name in self.work
-            for file in _taking_space(name, self.work, self.roots, self.link_mode)
+            for file in taking_space(name, self.work, self.roots, self.link_mode)
         )
 
     @property
@@ -117,8 +103,8 @@ def plan_unpack(
         if not code:
             refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
-        work = _survey_all(placed, roots, _Known(roots), progress or Silent())
-        check_space({roots.path(n): _taking_space(n, work, roots, link_mode) for n in work})
+        work = survey_all(placed, roots, Known(roots), progress or Silent())
+        check_space({roots.path(n): taking_space(n, work, roots, link_mode) for n in work})
         reader.check_end()
         return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode)
 
@@ -156,84 +142,34 @@ def unpack(
         if not code:
             refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
-        known = _Known(roots)
-        work = _survey_all(placed, roots, known, progress)
+        known = Known(roots)
+        work = survey_all(placed, roots, known, progress)
         left_over = any(has_staging(roots.path(name)) for name in work)
         if left_over or not known.all_of(reader.digest, work):
-            how = _How(link_mode, code, jobs)
-            work = _install(reader, snapshots, placed, roots, known, how, progress)
+            how = How(link_mode, code, jobs)
+            work = install(reader, snapshots, placed, roots, known, how, progress)
         else:
-            _stage(reader, work, {}, jobs, progress)  # A pipe is read to its end all the same.
+            stage(reader, work, {}, jobs, progress)  # A pipe is read to its end all the same.
             if not code:
-                _check_code(snapshots, work, roots, {})
+                check_code(snapshots, work, roots, {})
     replaced = env_file is not None and write_env_file(env_file, roots)
     return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode, replaced)
 
 
-@dataclass(frozen=True, slots=True)
-class _How:
-    """What the user said about the way to install."""
-
-    link_mode: LinkMode
-    code: bool
-    jobs: int | None
-
-
-def _install(
-    reader: BundleReader,
-    snapshots: Sequence[Snapshot],
-    placed: Sequence[Snapshot],
-    roots: Roots,
-    known: _Known,
-    how: _How,
-    progress: Progress,
-) -> dict[str, Survey]:
-    """Do what there is to do below each root; the result tells what it was.
-
-    `placed`: `snapshots`, and what of them goes into plain folders too.
-    """
-    with ExitStack() as stack:
-        targets, work = {}, {}
-        for name, members in _by_root(placed).items():
-            root = roots.path(name)
-            targets[name] = target = stack.enter_context(Target(root, progress))
-            # Again, now that nobody else writes there; what was read is not read twice.
-            placements = _placements(members, root, target.links)
-            work[name] = survey(root, placements, known.trusted(name), progress, name == _HUB)
-        check_space(
-            {
-                target.root: [
-                    file
-                    for file in _taking_space(name, work, roots, how.link_mode)
-                    if not target.has(file.blob)
-                ]
-                for name, target in targets.items()
-            }
-        )
-        _stage(reader, work, targets, how.jobs, progress)
-        _share(work, roots, targets, how.link_mode, progress)
-        if not how.code:
-            _check_code(snapshots, work, roots, targets)
-        for target in targets.values():
-            target.sync()
-        # Before anything becomes visible: after a kill, it tells what is bundler's own.
-        write_receipt(roots.hf_home, _receipt(reader.digest, snapshots, work, targets, roots))
-        for name, target in targets.items():
-            target.publish(work[name])
-    return work
-
-
 def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:
-    """The snapshots that `only` names; all, if it names none."""
+    """The snapshots that `only` names, and what they need; all, if it names none."""
     if isinstance(only, str):
         only = [only]
     if not only:
         return manifest.snapshots
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for number, snapshot in enumerate(manifest.snapshots):
+        for words in words_for(snapshot):
+            numbers[words].add(number)
     chosen: set[int] = set()
     faults = []
     for text in only:
-        spec = Spec.parse(text)
-        named = {i for i, snapshot in enumerate(manifest.snapshots) if spec.names(snapshot)}
+        named = _named(text, numbers)
         if not named:
             faults.append(
                 RequestError(f"{text} is not in this bundle, which has {_names(manifest)}")
@@ -241,241 +177,22 @@ def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:
         chosen |= named
     if faults:
         raise Faults(faults)
-    return _with_needs(manifest, chosen)
-
-
-def _with_needs(manifest: Manifest, chosen: set[int]) -> tuple[Snapshot, ...]:
-    """The snapshots of those numbers, and all in the bundle that they need to load."""
     todo = list(chosen)
     while todo:
-        needs = [Spec.parse(text) for text in manifest.snapshots[todo.pop()].needs]
-        for i, snapshot in enumerate(manifest.snapshots):
-            if i not in chosen and any(spec.names(snapshot) for spec in needs):
-                chosen.add(i)
-                todo.append(i)
-    return tuple(manifest.snapshots[i] for i in sorted(chosen))
+        for text in manifest.snapshots[todo.pop()].needs:
+            new = _named(text, numbers) - chosen
+            chosen |= new
+            todo += new
+    return tuple(manifest.snapshots[number] for number in sorted(chosen))
+
+
+def _named(text: str, numbers: Mapping[str, set[int]]) -> set[int]:
+    """The numbers of the snapshots that a spec asks for."""
+    spec = Spec.parse(text)
+    return numbers.get(str(spec), set()) | numbers.get(str(spec.told), set())
 
 
 def _names(manifest: Manifest) -> str:
     names = list(dict.fromkeys(spec_of(s.source, s.name, s.revision) for s in manifest.snapshots))
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + more
-
-
-def _by_root(snapshots: Sequence[Snapshot]) -> dict[str, list[Snapshot]]:
-    """The snapshots below each root; plain folders come last, since they may lead into caches."""
-    by_root: dict[str, list[Snapshot]] = defaultdict(list)
-    for snapshot in snapshots:
-        by_root[layout_of(snapshot).root].append(snapshot)
-    return dict(sorted(by_root.items(), key=lambda item: item[0] == _PLAIN))
-
-
-def _placements(snapshots: Sequence[Snapshot], root: Path, links: bool) -> Iterator[Placement]:
-    for snapshot in snapshots:
-        try:
-            yield from layout_of(snapshot).place(snapshot, can_link(root, links))
-        except ValueError as error:
-            raise FormatError(f"the manifest of this bundle is refused: {error}") from None
-
-
-class _Known:
-    """What need not be read again: what receipts vouch for, and what this run has read."""
-
-    def __init__(self, roots: Roots) -> None:
-        self._roots = roots
-        self._files: dict[tuple[str, PurePosixPath], tuple[Blob, int]] = {}
-        self._installed: set[tuple[Digest, str, PurePosixPath]] = set()
-        for receipt in read_receipts(roots.hf_home):
-            for file in receipt.files:
-                self._files[file.root, file.path] = (file.blob, file.mtime_ns)
-                self._installed.add((receipt.bundle, file.root, file.path))
-
-    def trusted(self, root: str) -> Trusted:
-        """For `survey`, of the root of that name."""
-        root = self._roots.kept_as(root)
-
-        def trusted(path: PurePosixPath, blob: Blob, mtime_ns: int) -> bool:
-            return self._files.get((root, path)) == (blob, mtime_ns)
-
-        return trusted
-
-    def add(self, root: str, work: Survey) -> None:
-        """Note what a survey of the root of that name found to be right."""
-        root = self._roots.kept_as(root)
-        for file in work.wanted_files:
-            if file.path in work.present:
-                self._files[root, file.path] = (file.blob, work.present[file.path])
-
-    def all_of(self, bundle: Digest, work: Mapping[str, Survey]) -> bool:
-        """Whether nothing is left to do, and a receipt of `bundle` says so."""
-        return all(
-            survey.is_done
-            and all(
-                (bundle, self._roots.kept_as(root), file.path) in self._installed
-                for file in survey.wanted_files
-            )
-            for root, survey in work.items()
-        )
-
-
-def _survey_all(
-    snapshots: Sequence[Snapshot], roots: Roots, known: _Known, progress: Progress
-) -> dict[str, Survey]:
-    """What there is to do below each root, by its name. Raises RequestError if two are one."""
-    work = {}
-    places: dict[Path, str] = {}
-    for name in _by_root(snapshots):
-        other = places.setdefault(roots.path(name).resolve(), name)
-        if other != name:
-            raise RequestError(
-                f"{roots.path(name)} cannot be two folders at once, that of {other} and that of "
-                f"{name}: name another one"
-            )
-    for name, members in _by_root(snapshots).items():
-        root = roots.path(name)
-        placements = _placements(members, root, links_wanted())
-        work[name] = survey(root, placements, known.trusted(name), progress, name == _HUB)
-        known.add(name, work[name])
-    return work
-
-
-def _stage(
-    reader: BundleReader,
-    work: Mapping[str, Survey],
-    targets: Mapping[str, Target],
-    jobs: int | None,
-    progress: Progress,
-) -> None:
-    """Bring every blob that some root lacks, and no cache can give it, into its staging folder."""
-    missing: dict[Digest, list[Target]] = defaultdict(list)
-    sizes = {}
-    in_caches = _in_caches(work)
-    for name, target in targets.items():
-        for blob in work[name].blobs.values():
-            if not target.has(blob) and not (name == _PLAIN and blob.digest in in_caches):
-                missing[blob.digest].append(target)
-                sizes[blob.digest] = blob.size
-    with (
-        progress.start("unpacking", sum(sizes.values())) as meter,
-        closing(reader.blobs(missing, jobs)) as blobs,
-    ):
-        for member, content in blobs:
-            first, *others = missing[member.blob.digest]
-            try:
-                first.stage(member.blob, content, meter.add)
-            except DamagedError as error:
-                raise DamagedError(
-                    f"{error}: nothing was installed; copy the bundle again "
-                    "(bundler verify names everything that is damaged)"
-                ) from None
-            for other in others:
-                with first.open(member.blob) as copy:
-                    again = VerifiedReader(copy, member.blob, member.what)
-                    other.stage(member.blob, again, lambda _: None)
-
-
-def _in_caches(work: Mapping[str, Survey]) -> dict[Digest, tuple[str, File]]:
-    """What caches hold or will hold, of which plain folders get a share: root and file."""
-    if _PLAIN not in work:
-        return {}
-    return {
-        file.blob.digest: (name, file)
-        for name, survey in work.items()
-        if name != _PLAIN
-        for file in survey.wanted_files
-    }
-
-
-def _share(
-    work: Mapping[str, Survey],
-    roots: Roots,
-    targets: Mapping[str, Target],
-    link_mode: LinkMode,
-    progress: Progress,
-) -> None:
-    """Give plain folders what caches have, by `link_mode`."""
-    in_caches = _in_caches(work)
-    plain = targets.get(_PLAIN)
-    if plain is None:
-        return
-    wanted = [b for b in work[_PLAIN].blobs.values() if b.digest in in_caches and not plain.has(b)]
-    with progress.start("sharing with plain folders", sum(blob.size for blob in wanted)) as meter:
-        for blob in wanted:
-            name, file = in_caches[blob.digest]
-            place = roots.path(name) / file.path
-            is_there = file.path in work[name].present
-            source = place if is_there else targets[name].staged_path(blob)
-            if link_mode is LinkMode.SYMLINK and link_mode.shares(blob.size):
-                plain.point(blob, place, source.stat().st_mtime_ns)
-            else:
-                plain.share(blob, source, link_mode)
-            meter.add(blob.size)
-
-
-def _taking_space(
-    name: str, work: Mapping[str, Survey], roots: Roots, link_mode: LinkMode
-) -> list[File]:
-    """The files to write below the root of that name that share their space with no others."""
-    in_caches = _in_caches(work) if name == _PLAIN else {}
-    return [
-        file
-        for file in work[name].files
-        if not (
-            file.blob.digest in in_caches
-            and link_mode.shares(file.blob.size)
-            and (
-                link_mode is LinkMode.SYMLINK
-                or same_disk(roots.path(name), roots.path(in_caches[file.blob.digest][0]))
-            )
-        )
-    ]
-
-
-def _check_code(
-    snapshots: Sequence[Snapshot],
-    work: Mapping[str, Survey],
-    roots: Roots,
-    targets: Mapping[str, Target],
-) -> None:
-    """Raise TrustError if the content of a model holds code, whatever the manifest says."""
-    places = {
-        file.blob.digest: roots.path(name) / file.path
-        for name, survey in work.items()
-        for file in survey.wanted_files
-        if file.path in survey.present
-    }
-
-    def open_blob(blob: Blob) -> BinaryIO:
-        if blob.digest in places:
-            return open(places[blob.digest], "rb")
-        return next(target for target in targets.values() if target.has(blob)).open(blob)
-
-    refuse_code(snapshots, lambda snapshot: code_of(snapshot, open_blob))
-
-
-def _receipt(
-    bundle: Digest,
-    snapshots: Sequence[Snapshot],
-    work: Mapping[str, Survey],
-    targets: Mapping[str, Target],
-    roots: Roots,
-) -> Receipt:
-    """What is installed once all of `work` is published."""
-    files: list[InstalledFile] = []
-    links: list[tuple[str, PurePosixPath]] = []
-    texts: list[tuple[str, PurePosixPath]] = []
-    for name, target in targets.items():
-        root, present = roots.kept_as(name), work[name].present
-        for file in work[name].wanted_files:
-            found = file.path in present
-            time = present[file.path] if found else target.staged_mtime_ns(file.blob)
-            files.append(InstalledFile(root, file.path, file.blob, time, found))
-        for placement in work[name].wanted:
-            if isinstance(placement, Link):
-                links.append((root, placement.path))
-            elif isinstance(placement, Text):
-                texts.append((root, placement.path))
-    models = tuple(
-        InstalledModel(s.source, s.name, s.aliases, s.revision, s.commit_hash) for s in snapshots
-    )
-    return Receipt(bundle, models, tuple(files), tuple(links), tuple(texts))

@@ -14,6 +14,10 @@ where MODELS holds `org/name`: `config.json` with `{"model_type": "made-up"}` an
 empty `empty.txt`, `sub/vocab.txt` with the lines `[UNK]` and `hello`, `model.safetensors` of 1.5
 MiB of zeros, `tf_model.h5` with `left out`; and `org/other`: the same `sub/vocab.txt` as
 `vocab.txt`.
+
+`format-1-kinds` has every layout of the first release: `timm:hrnet_w18`, which lends the code of
+`acme/code`, `dataset:acme/tiny` with its prepared form, `insightface:buffalo_l`,
+`torchhub:facebookresearch/dinov2#dinov2_vits14` and a folder, `file:my-model`, all made up.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ import pytest
 from bundle_builder import Pipe, tree_of
 
 import bundler
+from bundler.layouts import LAYOUTS
 from bundler.manifest import Manifest
 
 KEPT = sorted((Path(__file__).parent / "data").glob("format-*.tar.zst"))
@@ -55,7 +60,11 @@ def described_tree(folder: Path) -> dict[str, str]:
 
 
 def test_there_is_a_bundle_of_every_format_version() -> None:
-    assert [path.name for path in KEPT] == ["format-1.tar.zst"]
+    assert [path.name for path in KEPT] == ["format-1-kinds.tar.zst", "format-1.tar.zst"]
+    layouts = {
+        snapshot.layout for path in KEPT for snapshot in bundler.inspect(path).manifest.snapshots
+    }
+    assert layouts == {layout.name for layout in LAYOUTS}
 
 
 @kept_bundles
@@ -79,15 +88,20 @@ def test_it_unpacks_to_the_same_tree(path: Path, piped: bool, tmp_path: Path) ->
         roots=bundler.find_roots(root=tmp_path),
         env=None,
     )
-    assert described_tree(tmp_path / "huggingface" / "hub") == facts_of(path)["tree"]
+    tree = described_tree(tmp_path)
+    receipts = {inner for inner in tree if inner.startswith("huggingface/.bundler/")}
+    assert len(receipts) == 1
+    assert {inner: tree[inner] for inner in tree.keys() - receipts} == facts_of(path)["tree"]
 
 
 @kept_bundles
 def test_every_file_of_every_model_is_found_under_every_name(path: Path, tmp_path: Path) -> None:
     bundler.unpack(path, roots=bundler.find_roots(root=tmp_path), env=None)
-    for snapshot in bundler.inspect(path).manifest.snapshots:
+    snapshots = bundler.inspect(path).manifest.snapshots
+    for snapshot in (s for s in snapshots if s.layout == "hf-cache"):
         for name in snapshot.names:
-            folder = tmp_path / "huggingface/hub" / f"models--{name.replace('/', '--')}"
+            called = f"{snapshot.kind}s--{name.replace('/', '--')}"
+            folder = tmp_path / "huggingface/hub" / called
             commit_hash = (folder / f"refs/{snapshot.revision}").read_text()
             assert re.fullmatch("[0-9a-f]{40}", commit_hash)
             for entry in snapshot.files:
