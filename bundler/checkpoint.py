@@ -45,6 +45,11 @@ def checkpoint(
         raise RequestError(
             f"{_public(url)} names no file: the address must end in one, as /model.pth does"
         ) from None
+    pages = {"huggingface.co": "", "github.com": "torchhub:"}
+    where = parts.path.strip("/")
+    if parts.hostname in pages and where.count("/") == 1:
+        meant = f"{pages[parts.hostname]}{where}"
+        raise RequestError(f"{_public(url)} is a page, not a file: say {meant}")
     in_name = _HASH_IN_NAME.search(name) if parts.hostname == _PYTORCH else None
     heading = web.heading(url)
     if heading.media_type == "text/html" and not name.endswith((".htm", ".html")):

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, BinaryIO
 
 import typer
@@ -37,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SHOWN_FAULTS = 20
 _EPILOG = "Exit codes: " + " · ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
 
@@ -115,7 +117,7 @@ def pack(
         Path | None,
         typer.Option(
             metavar="MANIFEST",
-            help="Exactly the commits and content of a manifest, as inspect --json prints it.",
+            help="Exactly the commits and content of a bundle, or of what inspect --json prints.",
             envvar="BUNDLER_LOCKED",
         ),
     ] = None,
@@ -231,6 +233,7 @@ def pack(
         "store": folder,
         "closed": not no_closure,
         "locked": _manifest(locked),
+        "code": not no_code,
     }
     if dry_run:
         plan = bundler.plan_pack(wanted, **upstream)
@@ -240,11 +243,11 @@ def pack(
         return
     if output == "-" and json_:
         raise RequestError("--json and -o - both want standard output: name a file with -o")
+    replaced = output != "-" and Path(output).is_file()
     packed = bundler.pack(
         wanted,
         _standard_output() if output == "-" else Path(output),
         **upstream,
-        code=not no_code,
         level=level,
         jobs=jobs,
         on_plan=tell,
@@ -255,13 +258,14 @@ def pack(
         return
     for line in report.packed(packed):
         print(line, file=words)
-    print(f"wrote {packed.path or 'standard output'}: {amount(packed.size)}", file=words)
+    instead = ", in place of the file that was there" if replaced else ""
+    print(f"wrote {packed.path or 'standard output'}: {amount(packed.size)}{instead}", file=words)
     print(f"id {packed.digest}", file=words)
     print(f"downloads are kept in {folder}; delete it whenever you like", file=words)
     if packed.path is not None:
         print(
             "next: carry the bundle over, and on the other machine\n"
-            f"    bundler unpack {packed.path.name} && source offline.env"
+            f"    bundler unpack {quote(packed.path.name)} && source offline.env"
         )
 
 
@@ -374,11 +378,15 @@ def unpack(
     if dry_run:
         return
     if result.env_replaced:
-        print(f"note: {result.env} named other places before")
+        print(
+            f"note: {result.env} led to other places before, and what is there is no longer found "
+            "through it: unpack to the same --root, or keep two files with --env"
+        )
     for note in report.usage(result):
         print(f"note: {note}")
-    print(f"next, in every shell that runs the models (dash: . {result.env}):")
-    print(f"    source {result.env}")
+    env_file = quote(str(result.env))
+    print(f"next, in every shell that runs the models (dash: . {env_file}):")
+    print(f"    source {env_file}")
 
 
 @app.command(epilog=_EPILOG)
@@ -486,12 +494,15 @@ def _folder(text: str | None, option: str) -> Path | None:
 
 
 def _manifest(path: Path | None) -> Manifest | None:
-    """The manifest in a file, its id being nobody's business here."""
+    """The manifest in a file, or of a bundle; its id is nobody's business here."""
     if path is None:
         return None
     try:
         with open(path, "rb") as file:
-            return Manifest.from_bytes(file.read(MAX_MANIFEST_SIZE + 1))
+            content = file.read(MAX_MANIFEST_SIZE + 1)
+        if content.startswith(ZSTD_MAGIC):
+            return bundler.inspect(path).manifest
+        return Manifest.from_bytes(content)
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
     except FormatError as error:

@@ -43,6 +43,10 @@ class TransientError(UnavailableError):
         self.wait = wait
 
 
+class UnreachableError(TransientError):
+    """No answer at all."""
+
+
 class Cancelled(Exception):
     """The work was given up while a download was under way."""
 
@@ -182,7 +186,7 @@ class Web:
                 refusal = error
         try:
             return self._ask(url, offset, headers, explain)
-        except TransientError as error:
+        except UnreachableError as error:
             # Where only mirrors are to be reached, theirs is the word that counts.
             raise refusal or error from None
 
@@ -195,7 +199,7 @@ class Web:
             response = self._client.send(request, stream=True)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             host = urlsplit(url).hostname
-            raise TransientError(
+            raise UnreachableError(
                 f"{host} cannot be reached ({reason(error)}): check the network, or name a mirror"
             ) from None
         try:
@@ -215,6 +219,11 @@ class Web:
             raise TransientError(
                 f"{host} answered {status} {response.reason_phrase}",
                 float(wait) if wait.isascii() and wait.isdigit() else None,
+            )
+        if status == 416:
+            raise DamagedError(
+                f"{host} has other content for {response.url.path} now than when it was begun: "
+                "run the same command again"
             )
         raise explain(response) or UnavailableError(
             f"{host} answered {status} {response.reason_phrase} for {response.url.path}: "

@@ -110,12 +110,22 @@ def _taken_apart(
     for snapshot in snapshots:
         if snapshot.inside is not None:
             blob = archives[snapshot.files[0].identity]
+            pick = snapshot.inside
             archive = open_files.enter_context(store.open(blob))
             snapshot = from_zip(snapshot, archive, blob.digest)
+            picks_it = pick is not None and pick("repo/hubconf.py") is not None
+            if snapshot.layout == "torch-hub" and picks_it and not _has(snapshot, "hubconf.py"):
+                raise UnavailableError(
+                    f"{snapshot.name} has no hubconf.py: torch.hub cannot load anything from it"
+                )
             if not snapshot.files and not locked:
                 raise RequestError(f"the archive of {snapshot.name} has none of the files wanted")
         apart.append(snapshot)
     return apart
+
+
+def _has(snapshot: RemoteSnapshot, path: str) -> bool:
+    return any(file.path == path for file in snapshot.files)
 
 
 def _has_damage(error: BundlerError) -> bool:

@@ -43,6 +43,11 @@ _SHORT_HASH = re.compile(r"[0-9a-f]{7,39}")
 _LISTING_LIMIT = 50_000
 """Files from which on the Hub's description may be cut short, and the tree is asked instead."""
 
+
+class NoRepositoryError(UnavailableError):
+    """There is none of that name and kind, as far as the Hub tells."""
+
+
 RepoInfo = ModelInfo | DatasetInfo | SpaceInfo
 
 
@@ -107,6 +112,7 @@ class Hub:
             commit_hash=commit_hash,
             license=_license(info),
             specs=specs,
+            notes=_notes(name, str(info.id)),
         )
 
     def _info(self, kind: str, name: str, revision: str) -> RepoInfo:
@@ -231,7 +237,9 @@ class Hub:
             said = f"{host} refuses access to {name}: the repository is disabled"
         elif status in (401, 404):
             advice = self._advice().removeprefix("then ")
-            said = f"{host} has no {kind} {name}: check the spelling; if it is private, {advice}"
+            return NoRepositoryError(
+                f"{host} has no {kind} {name}: check the spelling; if it is private, {advice}"
+            )
         elif status == 403:
             said = f"{host}, or a proxy on the way, refuses access to {name}"
         elif status is not None:
@@ -250,6 +258,14 @@ def _is_address(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+
+
+def _notes(name: str, canonical: str) -> tuple[str, ...]:
+    """The Hub minds no letter case, and caches do."""
+    own, theirs = name.rpartition("/")[2], canonical.rpartition("/")[2]
+    if own == theirs or own.lower() != theirs.lower():
+        return ()
+    return (f"{name} is written {canonical} on the Hub: it loads only as one of these two",)
 
 
 def _license(info: RepoInfo) -> str | None:

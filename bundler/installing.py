@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,9 +26,9 @@ from bundler.receipt import (
     read_receipts,
     write_receipt,
 )
-from bundler.sharing import LinkMode
+from bundler.sharing import SHARED_FROM, LinkMode
 from bundler.space import check_space, same_disk
-from bundler.survey import Survey, Trusted, can_link, links_wanted, survey
+from bundler.survey import Survey, can_link, links_wanted, survey
 
 _HUB = "hub"
 """The name of the root in which a repository may be known by several names."""
@@ -65,7 +65,7 @@ def install(
             targets[name] = target = stack.enter_context(Target(root, progress))
             # Again, now that nobody else writes there; what was read is not read twice.
             placements = _placements(members, root, target.links)
-            work[name] = survey(root, placements, known.trusted(name), progress, name == _HUB)
+            work[name] = known.survey(name, placements, progress)
         check_space(
             {
                 target.root: [
@@ -117,14 +117,26 @@ class Known:
                 self._files[file.root, file.path] = (file.blob, file.mtime_ns)
                 self._installed.add((receipt.bundle, file.root, file.path))
 
-    def trusted(self, root: str) -> Trusted:
-        """For `survey`, of the root of that name."""
-        root = self._roots.kept_as(root)
+    def survey(self, root: str, placements: Iterable[Placement], progress: Progress) -> Survey:
+        """What there is to do below the root of that name."""
+        key = self._roots.kept_as(root)
 
         def trusted(path: PurePosixPath, blob: Blob, mtime_ns: int) -> bool:
-            return self._files.get((root, path)) == (blob, mtime_ns)
+            return self._files.get((key, path)) == (blob, mtime_ns)
 
-        return trusted
+        def edited(path: PurePosixPath, blob: Blob) -> bool:
+            # Small files of plain folders are there to be edited; large ones break.
+            installed, _ = self._files.get((key, path), (None, 0))
+            return root == _PLAIN and blob.size < SHARED_FROM and installed == blob
+
+        return survey(
+            self._roots.path(root),
+            placements,
+            trusted,
+            progress,
+            edited=edited,
+            follow_aliases=root == _HUB,
+        )
 
     def add(self, root: str, work: Survey) -> None:
         """Note what a survey of the root of that name found to be right."""
@@ -140,6 +152,7 @@ class Known:
             and all(
                 (bundle, self._roots.kept_as(root), file.path) in self._installed
                 for file in survey.wanted_files
+                if file.path not in survey.edited
             )
             for root, survey in work.items()
         )
@@ -161,7 +174,7 @@ def survey_all(
     for name, members in _by_root(snapshots).items():
         root = roots.path(name)
         placements = _placements(members, root, links_wanted())
-        work[name] = survey(root, placements, known.trusted(name), progress, name == _HUB)
+        work[name] = known.survey(name, placements, progress)
         known.add(name, work[name])
     return work
 
@@ -269,7 +282,7 @@ def check_code(
         file.blob.digest: roots.path(name) / file.path
         for name, survey in work.items()
         for file in survey.wanted_files
-        if file.path in survey.present
+        if file.path in survey.present or file.path in survey.edited
     }
 
     def open_blob(blob: Blob) -> BinaryIO:
@@ -294,6 +307,8 @@ def _receipt(
     for name, target in targets.items():
         root, present = roots.kept_as(name), work[name].present
         for file in work[name].wanted_files:
+            if file.path in work[name].edited:
+                continue
             found = file.path in present
             time = present[file.path] if found else target.staged_mtime_ns(file.blob)
             files.append(InstalledFile(root, file.path, file.blob, time, found))

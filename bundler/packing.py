@@ -68,6 +68,7 @@ def plan_pack(
     store: Path | str | None = None,
     closed: bool = True,
     locked: Manifest | None = None,
+    code: bool = True,
     sources: Sequence[Source] = SOURCES,
 ) -> PackPlan:
     """Resolve `specs` from metadata alone: nothing is downloaded, nothing is written.
@@ -75,13 +76,17 @@ def plan_pack(
     `endpoint`: the Hub to ask, by default that of `HF_ENDPOINT`, else the public one. `mirrors`:
     `FROM=TO`, addresses and where to look for them first. `store`: the folder that keeps downloads
     (`default_store`). `closed`: bring what the models need from other repositories too. `locked`:
-    instead of `specs`, plan for exactly what this manifest has.
+    instead of `specs`, plan for exactly what this manifest has. `code`: False refuses models that
+    hold some, as far as names tell.
 
-    Raises Faults with every RequestError and UnavailableError of the request.
+    Raises Faults with every RequestError and UnavailableError of the request, or TrustError.
     """
     folder = _store(store)
     with _planner(endpoint, mirrors, sources, folder) as planner:
-        return _plan(planner, specs, selection, closed, locked, folder)
+        plan = _plan(planner, specs, selection, closed, locked, folder)
+    if not code:
+        refuse_code(plan.snapshots)
+    return plan
 
 
 def pack(
@@ -103,9 +108,9 @@ def pack(
 ) -> Packed:
     """Download the models that `specs` name and write them into one bundle at `output`.
 
-    `output`: a path, replaced only by a whole bundle, or a binary stream. `code`: False refuses
-    models that hold some. `level`: of zstd, 1 to 19. `jobs`: threads that compress. `on_plan` is
-    called once everything is resolved, before anything is downloaded. The rest as in `plan_pack`.
+    `output`: a path, replaced only by a whole bundle, or a binary stream. `level`: of zstd, 1 to
+    19. `jobs`: threads that compress. `on_plan` is called once everything is resolved, before
+    anything is downloaded. The rest as in `plan_pack`.
 
     Raises Faults or one of RequestError, UnavailableError, DamagedError (upstream sends other bytes
     than it promises), TrustError (`code`) and TargetError (output or store). What was downloaded is

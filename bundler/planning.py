@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +13,12 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from bundler.catalogues import catalogue
 from bundler.closure import Need, closure
 from bundler.digest import Stream
 from bundler.download import Web, found, small_content
 from bundler.errors import BundlerError, Faults, RequestError, UnavailableError
-from bundler.hub import Hub
+from bundler.hub import Hub, NoRepositoryError
 from bundler.names import relative_path
 from bundler.prepared import can_prepare
 from bundler.remote import PathInside, RemoteFile, RemoteSnapshot
@@ -153,7 +156,9 @@ class Planner:
                 return [self._with_needs(s) if closed else (s, ()) for s in noted]
             except BundlerError as error:
                 if not item.needed_by:
-                    return error
+                    misnamed = isinstance(error, (RequestError, NoRepositoryError))
+                    hint = _hint(item.spec) if misnamed else ""
+                    return type(error)(f"{error}; {hint}") if hint else error
                 advice = "--no-closure packs without what is needed"
                 return UnavailableError(f"{item.needed_by} needs {item.spec}: {error} ({advice})")
 
@@ -187,6 +192,20 @@ class Planner:
             notes=(*snapshot.notes, *found.notes),
         )
         return snapshot, found.needs
+
+
+def _hint(spec: str) -> str:
+    """What somebody may have meant who named a model of the Hub that is not there."""
+    if os.path.exists(spec):
+        return f"for what is here under that name, say file:{spec}"
+    if spec in catalogue("torchvision")["models"]:
+        return f"for torchvision's or timm's model, say torchvision:{spec} or timm:{spec}"
+    if spec.removeprefix("timm/").partition(".")[0] in catalogue("timm")["architectures"]:
+        return f"for timm's model, say timm:{spec.removeprefix('timm/')}"
+    if re.fullmatch(r"[\w.-]+", spec):
+        return f"for another kind, say sentence-transformers:{spec} or dataset:{spec}"
+    revised = re.fullmatch(r"(?!sentence-transformers:)([\w.]+[/-][\w./-]+):([\w.-]+)", spec)
+    return f"for a revision, say {revised[1]}@{revised[2]}" if revised else ""
 
 
 def _key(spec: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bundler.code import code_by_name
 from bundler.errors import amount
 from bundler.inspection import Inspection
+from bundler.layouts.flat import flattened
 from bundler.manifest import Code, Omission, Snapshot
 from bundler.remote import RemoteSnapshot
 from bundler.selection import weight_formats
@@ -49,9 +50,11 @@ def planned(plan: PackPlan) -> str:
             *_code(snapshot),
         ]
     lines += [f"note: {note}" for note in plan.notes]
+    unknown = any(file.size is None for s in plan.snapshots for file in s.files)
+    at_least = "at least " if unknown else ""
     lines.append(
-        f"in all: {amount(plan.missing_size)} to download, "
-        f"{amount(plan.size)} in the bundle before compression"
+        f"in all: {at_least}{amount(plan.missing_size)} to download, "
+        f"{at_least}{amount(plan.size)} in the bundle before compression"
     )
     return printable("\n".join(lines))
 
@@ -67,13 +70,18 @@ def packed(result: Packed) -> Iterator[str]:
 
 
 def usage(result: Unpacked) -> Iterator[str]:
-    """What programs must say to find what was unpacked, where its name is not enough."""
+    """What is left as it was, and how to find what was unpacked where its name is not enough."""
+    for name, work in result.work.items():
+        for path in sorted(work.edited):
+            yield printable(f"{result.roots.path(name) / path} was edited, and is left as it is")
     for snapshot in result.snapshots:
         root = result.roots.insightface
         if snapshot.layout == "insightface" and root != Path("~/.insightface").expanduser():
             yield f'FaceAnalysis(name="{printable(snapshot.name)}", root="{root}")'
-    if any(name == "checkpoints" for name in result.work):
-        yield f"plain files are in {result.roots.checkpoints}: from_pretrained(path), torch.load"
+    if "checkpoints" in result.work:
+        flat = [s for s in result.snapshots if s.layout == "flat"] + flattened(result.snapshots)
+        names = ", ".join(sorted(printable(snapshot.name) for snapshot in flat))
+        yield f"plain folders and files in {result.roots.checkpoints}: {names}"
 
 
 def inspected(inspection: Inspection) -> str:

@@ -28,6 +28,8 @@ class Spec:
         scheme, rest = match.groups() if match else (DEFAULT_SCHEME, text)
         if not rest or not rest.isprintable() or rest != rest.strip():
             raise RequestError(f"{text!r} is not a model: write org/name, or scheme:rest")
+        if "," in rest and scheme not in ("http", "https", "file"):
+            raise RequestError(f"{text!r} is not one model: separate several by spaces")
         return cls(scheme, rest)
 
     def __str__(self) -> str:

@@ -16,6 +16,8 @@ from bundler.names import folders_above
 from bundler.progress import Progress
 from bundler.whole_file import told
 
+Edited = Callable[[PurePosixPath, Blob], bool]
+"""Whether a file below the root, which is not that blob, may be one that the user has edited."""
 _STAGED = ".locks"
 """What is below is removed after the work: `place.STAGING`."""
 Trusted = Callable[[PurePosixPath, Blob, int], bool]
@@ -34,6 +36,8 @@ class Survey:
     absent: tuple[Absent, ...]
     present: Mapping[PurePosixPath, int]
     """When each file that stands there was last changed, in nanoseconds, before it was read."""
+    edited: frozenset[PurePosixPath] = frozenset()
+    """Files that were put there and have been changed since, on purpose: they are left alone."""
 
     @property
     def present_size(self) -> int:
@@ -82,14 +86,16 @@ def survey(
     placements: Iterable[Placement],
     trusted: Trusted,
     progress: Progress,
+    *,
+    edited: Edited = lambda _path, _blob: False,
     follow_aliases: bool = False,
 ) -> Survey:
     """Compare `placements` with what stands below `root`; reads only.
 
     A file of the right size counts as present if `trusted` says so, else if its content has the
-    right digest. `follow_aliases`: write through a link that an alias of a repository is. Raises
-    FormatError if two placements contradict each other, TargetError if
-    something stands in the way.
+    right digest. `edited` tells which others are to be left alone. `follow_aliases`: write through
+    a link that an alias of a repository is. Raises FormatError if two placements contradict each
+    other, TargetError if something stands in the way.
     """
     with told(root, "--root"):
         if follow_aliases:
@@ -98,18 +104,20 @@ def survey(
         _check_obstacles(root, wanted)
         files = [p for p in wanted if isinstance(p, File)]
         blobs = {file.path: file.blob for file in files}
-        present = _present_files(root, files, trusted, progress)
+        present, kept = _present_files(root, files, trusted, edited, progress)
+        stands = present.keys() | kept
         for sealed in (p for p in wanted if isinstance(p, Sealed)):
-            _check_sealed(root, sealed, (f.path for f in files if f.path not in present))
+            _check_sealed(root, sealed, (f.path for f in files if f.path not in stands))
         links = [p for p in wanted if isinstance(p, Link)]
         missing_links = tuple(p for p in links if not _link_stands(root, p, blobs.get(p.target)))
         return Survey(
             wanted=tuple(wanted),
-            files=tuple(file for file in files if file.path not in present),
+            files=tuple(file for file in files if file.path not in stands),
             links=missing_links,
             texts=tuple(_missing_texts(root, [p for p in wanted if isinstance(p, Text)])),
             absent=tuple(p for p in wanted if isinstance(p, Absent) and _hides(root / p.path)),
             present=present,
+            edited=kept,
         )
 
 
@@ -189,10 +197,14 @@ def _meaning(placement: Placement) -> object:
 
 
 def _present_files(
-    root: Path, files: Iterable[File], trusted: Trusted, progress: Progress
-) -> dict[PurePosixPath, int]:
-    """The files that stand there, with their times of change."""
+    root: Path, files: Iterable[File], trusted: Trusted, edited: Edited, progress: Progress
+) -> tuple[dict[PurePosixPath, int], frozenset[PurePosixPath]]:
+    """The files that stand there with their times of change, and those that were edited.
+
+    Raises TargetError if something else stands there that may be somebody's own.
+    """
     present: dict[PurePosixPath, int] = {}
+    others: list[File] = []
     doubtful: dict[File, int] = {}
     for file in files:
         try:
@@ -201,14 +213,13 @@ def _present_files(
             link = root / file.path
             # Bundler's own links, which may lead into a cache that is gone, are relative ones.
             if link.is_symlink() and os.path.isabs(os.readlink(link)):
-                _check_replaceable(root, file)
+                others.append(file)
             continue
         if stat.S_ISDIR(state.st_mode):
             raise TargetError(f"{root / file.path} is a folder where a file belongs: move it away")
         if not stat.S_ISREG(state.st_mode) or state.st_size != file.blob.size:
-            _check_replaceable(root, file)
-            continue
-        if trusted(file.path, file.blob, state.st_mtime_ns):
+            others.append(file)
+        elif trusted(file.path, file.blob, state.st_mtime_ns):
             present[file.path] = state.st_mtime_ns
         else:
             doubtful[file] = state.st_mtime_ns
@@ -219,8 +230,17 @@ def _present_files(
                 if digest_of(content, meter.add) == file.blob.digest:
                     present[file.path] = mtime_ns
                 else:
-                    _check_replaceable(root, file)
-    return present
+                    others.append(file)
+    kept = frozenset(file.path for file in others if edited(file.path, file.blob))
+    in_the_way = [f.path for f in others if not f.by_content and f.path not in kept]
+    if in_the_way:
+        others_too = len(in_the_way) - 1
+        more = f" (and {others_too} more so)" if others_too else ""
+        raise TargetError(
+            f"{root / in_the_way[0]} is there, with other content than the bundle has for it"
+            f"{more}: move it away, or unpack elsewhere"
+        )
+    return present, kept
 
 
 def _check_sealed(root: Path, sealed: Sealed, missing: Iterable[PurePosixPath]) -> None:
@@ -233,15 +253,6 @@ def _check_sealed(root: Path, sealed: Sealed, missing: Iterable[PurePosixPath]) 
         )
 
 
-def _check_replaceable(root: Path, file: File) -> None:
-    """Raise TargetError if the file that stands there may be somebody's own."""
-    if not file.by_content:
-        raise TargetError(
-            f"{root / file.path} is there, with other content than the bundle has for it: "
-            "move it away, or unpack elsewhere"
-        )
-
-
 def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
     """Whether the link is there, or another one that leads to the same content."""
     path = root / link.path
@@ -249,8 +260,10 @@ def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
         return False
     if os.readlink(path) == link.text:
         return True
-    if link.moved_from and re.fullmatch(link.moved_from, os.readlink(path)):
-        return False
+    if link.moved_from:
+        if re.fullmatch(link.moved_from, os.readlink(path)):
+            return False
+        raise TargetError(f"{path} is a link to another folder: move it away")
     if blob is None:
         if path.is_dir() and path.resolve() != (root / link.target).resolve():
             raise TargetError(f"{path} is a link to another folder: move it away")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bundler.archive import BundleSource, open_bundle
+from bundler.catalogues import nearest
 from bundler.code import refuse_code
 from bundler.digest import Digest
 from bundler.env_file import ENV_FILE, env_path, write_env_file
@@ -164,16 +165,18 @@ def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:
         return manifest.snapshots
     numbers: dict[str, set[int]] = defaultdict(set)
     for number, snapshot in enumerate(manifest.snapshots):
-        for words in words_for(snapshot):
-            numbers[words].add(number)
+        for spec in words_for(snapshot):
+            numbers[spec].add(number)
     chosen: set[int] = set()
     faults = []
     for text in only:
-        named = _named(text, numbers)
+        named = _named(text, numbers) or {
+            number for number, s in enumerate(manifest.snapshots) if text in s.names
+        }
         if not named:
-            faults.append(
-                RequestError(f"{text} is not in this bundle, which has {_names(manifest)}")
-            )
+            words = _words(manifest)
+            said = f"{text} is not in this bundle ({nearest(text, words)})"
+            faults.append(RequestError(f"{said}, which has {_some(words)}"))
         chosen |= named
     if faults:
         raise Faults(faults)
@@ -192,7 +195,11 @@ def _named(text: str, numbers: Mapping[str, set[int]]) -> set[int]:
     return numbers.get(str(spec), set()) | numbers.get(str(spec.told), set())
 
 
-def _names(manifest: Manifest) -> str:
-    names = list(dict.fromkeys(spec_of(s.source, s.name, s.revision) for s in manifest.snapshots))
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more
+def _words(manifest: Manifest) -> list[str]:
+    words = ([spec_of(s.source, s.name, s.revision), *s.specs] for s in manifest.snapshots)
+    return list(dict.fromkeys(word for some in words for word in some))
+
+
+def _some(words: Sequence[str]) -> str:
+    more = f" and {len(words) - 10} more" if len(words) > 10 else ""
+    return ", ".join(words[:10]) + more

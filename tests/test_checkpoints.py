@@ -351,8 +351,32 @@ class TestAgain:
         unpack_plain(tmp_path / "root", bundle, mode)
         edited = tmp_path / "root/checkpoints/tiny/config.json"
         edited.write_bytes(b"edited")
+        (edited.parent / "tokenizer.json").unlink(missing_ok=True)
         options = ["--checkpoints", edited.parents[1], "--link-mode", mode.value]
-        refused(tmp_path, bundle, *options, said=edited)
+        for _ in range(2):
+            done = run("unpack", bundle, "--root", "root", *options, home=tmp_path)
+            assert (done.code, done.err) == (0, "")
+            assert f"{edited} was edited, and is left as it is" in done.out
+        assert edited.read_bytes() == b"edited"
+        assert files_below(edited.parents[1]) == {**PLAIN, "tiny/config.json": b"edited"}
+
+    def test_an_edit_of_a_large_file_is_no_edit_but_damage(
+        self, bundle: Path, tmp_path: Path
+    ) -> None:
+        unpack_plain(tmp_path / "root", bundle, LinkMode.COPY)
+        damaged = tmp_path / "root/checkpoints/tiny/model.safetensors"
+        damaged.write_bytes(b"damaged")
+        refused(tmp_path, bundle, "--checkpoints", damaged.parents[1], said=damaged)
+
+    def test_all_that_is_in_the_way_is_told_at_once(self, bundle: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "root/checkpoints/tiny"
+        folder.mkdir(parents=True)
+        for path in ("config.json", "model.safetensors"):
+            (folder / path).write_bytes(b"somebody's own")
+        said = refused(
+            tmp_path, bundle, "--checkpoints", folder.parent, said=folder / "config.json"
+        )
+        assert "has for it (and 1 more so): move it away" in said.err
 
     def test_into_another_folder_takes_from_the_cache(
         self, cannot_clone: None, bundle: Path, tmp_path: Path

@@ -424,7 +424,7 @@ class TestEnvironmentFile:
     def test_other_places_than_before_are_noted(self, bundle: Path, tmp_path: Path) -> None:
         for name, noted in (("one", False), ("one", False), ("two", True)):
             ran = run("unpack", bundle, "--root", tmp_path / name, home=tmp_path)
-            assert ("offline.env named other places before" in ran.out) == noted
+            assert ("offline.env led to other places before" in ran.out) == noted
 
     def test_a_folder_in_its_place_is_told_before_anything_is_written(
         self, bundle: Path, tmp_path: Path

@@ -25,5 +25,9 @@ def catalogue(name: str) -> dict[str, Any]:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence that refuses `name`: the names most like it, or where to look."""
-    close = get_close_matches(name, list(known), n=3, cutoff=0.5)
+    by_letters = {other.lower(): other for other in known}
+    same = by_letters.get(name.lower())
+    if same is not None:
+        return f"did you mean {same}?"
+    close = [by_letters[c] for c in get_close_matches(name.lower(), by_letters, n=3, cutoff=0.5)]
     return f"did you mean {' or '.join(close)}?" if close else "check the spelling"

@@ -93,6 +93,9 @@ def _pinned(name: str, ref: str | None, web: Web) -> tuple[str, str]:
                 return name_of_ref, refs[full]
     if ref is not None and _COMMIT_HASH.fullmatch(ref):
         return ref, ref
+    entries = catalogue("torchhub")["repositories"].get(name, {})
+    if ref in entries:
+        raise RequestError(f"{ref} is an entry of {name}, not a branch: write {name}#{ref}")
     known = [
         full.split("/", 2)[2] for full in refs if full.startswith(("refs/heads/", "refs/tags/"))
     ]

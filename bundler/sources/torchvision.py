@@ -41,7 +41,7 @@ class Torchvision:
             urls = [named[model["default"]]]
         else:
             raise RequestError(
-                f"torchvision has no weights {weights} for {name}, only {', '.join(named)}"
+                f"torchvision has no weights {weights} for {name}, only DEFAULT, {', '.join(named)}"
             )
         for url in dict.fromkeys(urls):
             yield checkpoint(url, web, specs=(f"{self.scheme}:{rest}",))
