@@ -10,9 +10,12 @@ import hashlib
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -30,7 +33,11 @@ SMALL = 1 << 20
 """Bytes; files up to this size may be read to learn what a model consists of."""
 ATTEMPTS = 6
 """Tries without a single new byte before a file is given up."""
+GREETINGS = 2
+"""Tries to learn what a server has that does not answer at all: whoever plans is told soon."""
 _LONGEST_WAIT = 30.0
+_LONGEST_ASKED_WAIT = 300.0
+"""Seconds; as long as this, a server's own word is obeyed."""
 
 T = TypeVar("T")
 
@@ -139,7 +146,7 @@ class Web:
     def heading(self, url: str, explain: Explain = lambda _: None) -> Heading:
         """What the server says of the file at `url`, of which nothing is read. Raises as `open`."""
         # A GET, though its body is not wanted: not every server answers a HEAD as it would this.
-        with closing(self._get(url, 0, {}, explain)) as response:
+        with closing(patiently(lambda: self._get(url, 0, {}, explain))) as response:
             length = response.headers.get("Content-Length", "")
             return Heading(
                 int(length) if length.isascii() and length.isdigit() else None,
@@ -149,16 +156,20 @@ class Web:
 
     def read(self, url: str, limit: int, explain: Explain = lambda _: None) -> bytes:
         """The document at `url`, of at most `limit` bytes. Raises as `open` does."""
-        content = bytearray()
-        with closing(self.open(url, 0, {}, explain)) as body:
-            while data := body.read(COPY_SIZE):
-                content += data
-                if len(content) > limit:
-                    raise UnavailableError(
-                        f"{httpx2.URL(url).host} sends more than {limit:,} bytes where a short "
-                        "answer belongs: check the network, or name a mirror with --mirror"
-                    )
-        return bytes(content)
+
+        def whole() -> bytes:
+            content = bytearray()
+            with closing(self.open(url, 0, {}, explain)) as body:
+                while data := body.read(COPY_SIZE):
+                    content += data
+                    if len(content) > limit:
+                        raise UnavailableError(
+                            f"{httpx2.URL(url).host} sends more than {limit:,} bytes where a short "
+                            "answer belongs: check the network, or name a mirror with --mirror"
+                        )
+            return bytes(content)
+
+        return patiently(whole)
 
     def refusal(
         self, url: str, headers: dict[str, str], explain: Explain
@@ -180,7 +191,7 @@ class Web:
         for place in filter(None, (mirror(url) for mirror in mirrors)):
             try:
                 return self._ask(place, offset, headers, explain)
-            except TransientError:
+            except UnreachableError:
                 continue
             except UnavailableError as error:
                 refusal = error
@@ -215,10 +226,8 @@ class Web:
         if status in (200, 206):
             return
         if status == 429 or status >= 500:
-            wait = response.headers.get("Retry-After", "")
             raise TransientError(
-                f"{host} answered {status} {response.reason_phrase}",
-                float(wait) if wait.isascii() and wait.isdigit() else None,
+                f"{host} answered {status} {response.reason_phrase}", asked_wait(response.headers)
             )
         if status == 416:
             raise DamagedError(
@@ -363,8 +372,7 @@ def _insisting(
                 raise UnavailableError(
                     f"{what}: {error} (after {ATTEMPTS} tries; run the same command again to go on)"
                 ) from None
-            wait = error.wait if error.wait is not None else _wait(failures)
-            if stop.wait(min(wait, _LONGEST_WAIT)):
+            if stop.wait(_wait(failures, error)):
                 raise Cancelled from None
         except DamagedError:
             drop()
@@ -375,9 +383,44 @@ def _insisting(
             raise UnavailableError(f"{what}: {error}") from None
 
 
-def _wait(failures: int) -> float:
-    """Seconds: none after progress, then doubling from half a second, spread by chance."""
-    return 0.0 if not failures else 2.0 ** (failures - 2) * random.uniform(1, 1.5)
+def patiently(ask: Callable[[], T]) -> T:
+    """What `ask` gives, asked again while the server is in trouble. Raises what `ask` does."""
+    failures = 0
+    while True:
+        try:
+            return ask()
+        except TransientError as error:
+            failures += 1
+            if failures >= (GREETINGS if isinstance(error, UnreachableError) else ATTEMPTS):
+                raise
+            time.sleep(_wait(failures, error))
+
+
+def asked_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds until a server wants to be asked again, if it says so.
+
+    RFC 9110 has Retry-After, in seconds or as a date; the Hub says `t=` in RateLimit too.
+    """
+    said = headers.get("Retry-After", "")
+    if said.isascii() and said.isdigit():
+        return float(said)
+    with suppress(ValueError, TypeError):
+        then = parsedate_to_datetime(said)
+        return max(0.0, (then - datetime.now(then.tzinfo)).total_seconds())
+    match = re.search(r"(?:^|[;,\s])t=(\d{1,6})\b", headers.get("RateLimit", ""))
+    return float(match[1]) if match else None
+
+
+def _wait(failures: int, error: TransientError) -> float:
+    """Seconds: as asked for, else none after progress, then doubling from half a second.
+
+    Spread by chance, so that many do not come back at once.
+    """
+    if error.wait is not None:
+        return min(error.wait, _LONGEST_ASKED_WAIT)
+    if not failures:
+        return 0.0
+    return min(_LONGEST_WAIT, 2.0 ** (failures - 2)) * random.uniform(1, 1.5)
 
 
 def _append(file: RemoteFile, store: BlobStore, meter: Meter, stop: threading.Event) -> None:

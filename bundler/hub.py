@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
@@ -30,7 +32,15 @@ from huggingface_hub.hf_api import (
 )
 
 from bundler.digest import Digest, Stream
-from bundler.download import STALL_SECONDS, Web, reason
+from bundler.download import (
+    STALL_SECONDS,
+    TransientError,
+    UnreachableError,
+    Web,
+    asked_wait,
+    patiently,
+    reason,
+)
 from bundler.errors import RequestError, UnavailableError, shown
 from bundler.names import plain_text
 from bundler.remote import RemoteFile, RemoteSnapshot
@@ -48,6 +58,7 @@ class NoRepositoryError(UnavailableError):
     """There is none of that name and kind, as far as the Hub tells."""
 
 
+T = TypeVar("T")
 RepoInfo = ModelInfo | DatasetInfo | SpaceInfo
 
 
@@ -83,9 +94,9 @@ class Hub:
         """
         revision = revision or "main"
         try:
-            info = self._info(kind, name, revision)
+            info = self._asked(lambda: self._info(kind, name, revision))
             commit_hash = str(info.sha)
-            files = self._files(kind, name, commit_hash, info)
+            files = self._asked(lambda: self._files(kind, name, commit_hash, info))
         except HFValidationError:
             raise RequestError(f"{name!r} is not a repository's name: write org/name") from None
         except OfflineModeIsEnabled:
@@ -114,6 +125,27 @@ class Hub:
             specs=specs,
             notes=_notes(name, str(info.id)),
         )
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """What `ask` gives, asked again while the Hub is in trouble; raises what `ask` does."""
+
+        def attempt() -> T:
+            try:
+                return ask()
+            except HfHubHTTPError as error:
+                if error.response.status_code == 429 or error.response.status_code >= 500:
+                    wait = asked_wait(error.response.headers)
+                    raise TransientError(str(error), wait) from error
+                raise
+            except httpx2.HTTPError as error:
+                raise UnreachableError(str(error)) from error
+
+        try:
+            return patiently(attempt)
+        except TransientError as error:
+            if isinstance(error.__cause__, httpx2.HTTPError):
+                raise error.__cause__ from None
+            raise
 
     def _info(self, kind: str, name: str, revision: str) -> RepoInfo:
         """The Hub's description of a repository, pinned to a commit."""
@@ -199,7 +231,8 @@ class Hub:
     def _check_gate(self, kind: str, name: str, commit_hash: str, file: RemoteFile) -> None:
         """A gated repository shows its files to all and gives them to some: ask for one."""
         url = self._url(kind, name, commit_hash, file.path)
-        refusal = self._web.refusal(url, self._headers(), partial(self._refusal, name))
+        explain = partial(self._refusal, name)
+        refusal = patiently(lambda: self._web.refusal(url, self._headers(), explain))
         if refusal is not None:
             raise refusal
 
