@@ -20,6 +20,8 @@ _COMPRESSED = (b"\x1f\x8b", b"x\x9c", b"x\xda", b"x\x01", b"BZh", b"\xfd7zXZ", b
 """How gzip, zlib, bzip2, xz and lz4 begin, in which joblib and pandas keep pickles."""
 _SEARCHED = ("torch-checkpoints", "flat")
 """Layouts whose files are opened by their paths, however they are called."""
+_IMPORTED = (".py", ".pyc", ".pyd", ".so")
+_HUBCONF = "hubconf.py"
 _SHOWN = 3
 _RUN_BY_TORCH = "torch.hub runs it, and whatever it imports"
 
@@ -29,29 +31,30 @@ S = TypeVar("S", Snapshot, RemoteSnapshot)
 
 def code_of(snapshot: Snapshot, open_blob: Callable[[Blob], BinaryIO]) -> Iterator[Code]:
     """The files of `snapshot` that can run as code; `open_blob` gives content to look at."""
+    named = {item.path: item for item in _by_name(snapshot)}
     for entry in snapshot.files:
-        reason = _by_name(snapshot, entry.path)
-        named_so = entry.path.name.lower().endswith(_PICKLED)
-        if reason is None and (named_so or snapshot.layout in _SEARCHED):
+        path = str(entry.path)
+        if path in named:
+            yield named[path]
+        elif path.lower().endswith(_PICKLED) or snapshot.layout in _SEARCHED:
             with open_blob(entry.blob) as content:
                 reason = _pickled(content)
-        if reason is not None:
-            yield Code(str(entry.path), reason)
+            if reason is not None:
+                yield Code(path, reason)
 
 
 def code_by_name(snapshot: Snapshot | RemoteSnapshot) -> Iterator[Code]:
     """The same as far as names tell, with what a manifest says of the rest."""
-    named = {}
+    found = {}
     if isinstance(snapshot, Snapshot):
-        named = {item.path: item.reason for item in snapshot.code}
+        found = {item.path: item for item in snapshot.code}
     elif snapshot.layout == "torch-hub" and snapshot.inside is not None:
         # What an archive holds is not known yet; that file is what makes it a model.
-        named = {"hubconf.py": _RUN_BY_TORCH} if snapshot.inside("repo/hubconf.py") else {}
-    for file in snapshot.files:
-        reason = _by_name(snapshot, PurePosixPath(file.path))
-        if reason is not None:
-            named[str(file.path)] = reason
-    return (Code(path, reason) for path, reason in sorted(named.items()))
+        if snapshot.inside(f"repo/{_HUBCONF}"):
+            yield Code(_HUBCONF, _RUN_BY_TORCH)
+        return
+    found |= {item.path: item for item in _by_name(snapshot)}
+    yield from (found[path] for path in sorted(found))
 
 
 def refuse_code(
@@ -69,14 +72,18 @@ def refuse_code(
             )
 
 
-def _by_name(snapshot: Snapshot | RemoteSnapshot, path: PurePosixPath) -> str | None:
+def _by_name(snapshot: Snapshot | RemoteSnapshot) -> list[Code]:
+    """The files that Python would import, and when."""
+    paths = [PurePosixPath(file.path) for file in snapshot.files]
+    importable = [path for path in paths if path.suffix.lower() in _IMPORTED]
     if snapshot.layout == "torch-hub":
-        return _RUN_BY_TORCH if str(path) == "hubconf.py" else None
-    if path.suffix == ".py":
-        if snapshot.kind == "model" or snapshot.layout == "flat":
-            return "runs with trust_remote_code=True"
-        return "runs when it is called"
-    return None
+        hubconf = [path for path in importable if str(path) == _HUBCONF]
+        # Without it they may still come to stand beside another one.
+        return [Code(str(path), _RUN_BY_TORCH) for path in hubconf or importable]
+    reason = "runs when it is called"
+    if snapshot.kind == "model" or snapshot.layout == "flat":
+        reason = "runs with trust_remote_code=True"
+    return [Code(str(path), reason) for path in importable if path.suffix.lower() == ".py"]
 
 
 def _pickled(content: BinaryIO) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -135,6 +136,7 @@ class Known:
             trusted,
             progress,
             edited=edited,
+            makes_links=root == _PLAIN,
             follow_aliases=root == _HUB,
         )
 
@@ -161,17 +163,27 @@ class Known:
 def survey_all(
     snapshots: Sequence[Snapshot], roots: Roots, known: Known, progress: Progress
 ) -> dict[str, Survey]:
-    """What there is to do below each root, by its name. Raises RequestError if two are one."""
+    """What there is to do below each root, by its name.
+
+    Raises RequestError if two are one folder, or plain folders are to be inside a cache.
+    """
     work = {}
     places: dict[Path, str] = {}
-    for name in _by_root(snapshots):
+    by_root = _by_root(snapshots)
+    for name in by_root:
         other = places.setdefault(roots.path(name).resolve(), name)
         if other != name:
             raise RequestError(
                 f"{roots.path(name)} cannot be two folders at once, that of {other} and that of "
                 f"{name}: name another one"
             )
-    for name, members in _by_root(snapshots).items():
+    for place, name in places.items():
+        if name != _PLAIN and place in roots.path(_PLAIN).resolve().parents and _PLAIN in by_root:
+            raise RequestError(
+                f"{roots.path(_PLAIN)} is inside {roots.path(name)}, which is a cache: name "
+                "another folder with --checkpoints"
+            )
+    for name, members in by_root.items():
         root = roots.path(name)
         placements = _placements(members, root, links_wanted())
         work[name] = known.survey(name, placements, progress)
@@ -282,13 +294,15 @@ def check_code(
         file.blob.digest: roots.path(name) / file.path
         for name, survey in work.items()
         for file in survey.wanted_files
-        if file.path in survey.present or file.path in survey.edited
+        if file.path in survey.present
     }
 
     def open_blob(blob: Blob) -> BinaryIO:
         if blob.digest in places:
             return open(places[blob.digest], "rb")
-        return next(target for target in targets.values() if target.has(blob)).open(blob)
+        staged = [target for target in targets.values() if target.has(blob)]
+        # Neither: a file that the user has edited, which is left as it is.
+        return staged[0].open(blob) if staged else io.BytesIO()
 
     refuse_code(snapshots, lambda snapshot: code_of(snapshot, open_blob))
 

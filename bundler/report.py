@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # Unpacking must not import what packing needs.
     from bundler.packing import Packed
     from bundler.planning import PackPlan
 
+_WIDEST = 40
+"""Characters of a cell in a table, but for those of the last column."""
 _SHOWN = 6
 """Names of left-out files that are shown for one reason."""
 
@@ -182,6 +184,7 @@ def _left_out(omitted: Sequence[Omission]) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    rows = [[*(cell[:_WIDEST] for cell in row[:-1]), row[-1]] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

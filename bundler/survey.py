@@ -89,12 +89,14 @@ def survey(
     *,
     edited: Edited = lambda _path, _blob: False,
     follow_aliases: bool = False,
+    makes_links: bool = False,
 ) -> Survey:
     """Compare `placements` with what stands below `root`; reads only.
 
     A file of the right size counts as present if `trusted` says so, else if its content has the
     right digest. `edited` tells which others are to be left alone. `follow_aliases`: write through
-    a link that an alias of a repository is. Raises FormatError if two placements contradict each
+    a link that an alias of a repository is. `makes_links`: files here may be links that bundler
+    made. Raises FormatError if two placements contradict each
     other, TargetError if something stands in the way.
     """
     with told(root, "--root"):
@@ -104,7 +106,7 @@ def survey(
         _check_obstacles(root, wanted)
         files = [p for p in wanted if isinstance(p, File)]
         blobs = {file.path: file.blob for file in files}
-        present, kept = _present_files(root, files, trusted, edited, progress)
+        present, kept = _present_files(root, files, trusted, edited, makes_links, progress)
         stands = present.keys() | kept
         for sealed in (p for p in wanted if isinstance(p, Sealed)):
             _check_sealed(root, sealed, (f.path for f in files if f.path not in stands))
@@ -197,7 +199,12 @@ def _meaning(placement: Placement) -> object:
 
 
 def _present_files(
-    root: Path, files: Iterable[File], trusted: Trusted, edited: Edited, progress: Progress
+    root: Path,
+    files: Iterable[File],
+    trusted: Trusted,
+    edited: Edited,
+    makes_links: bool,
+    progress: Progress,
 ) -> tuple[dict[PurePosixPath, int], frozenset[PurePosixPath]]:
     """The files that stand there with their times of change, and those that were edited.
 
@@ -212,7 +219,7 @@ def _present_files(
         except (FileNotFoundError, NotADirectoryError):
             link = root / file.path
             # Bundler's own links, which may lead into a cache that is gone, are relative ones.
-            if link.is_symlink() and os.path.isabs(os.readlink(link)):
+            if link.is_symlink() and not (makes_links and not os.path.isabs(os.readlink(link))):
                 others.append(file)
             continue
         if stat.S_ISDIR(state.st_mode):

@@ -14,7 +14,7 @@ from bundler.code import refuse_code
 from bundler.digest import Digest
 from bundler.env_file import ENV_FILE, env_path, write_env_file
 from bundler.environment import Roots, find_roots
-from bundler.errors import Faults, RequestError
+from bundler.errors import Faults, FormatError, RequestError
 from bundler.installing import How, Known, check_code, install, stage, survey_all, taking_space
 from bundler.layouts.flat import flattened
 from bundler.manifest import Manifest, Snapshot
@@ -181,9 +181,14 @@ def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:
     if faults:
         raise Faults(faults)
     todo = list(chosen)
+    followed: set[str] = set()
     while todo:
-        for text in manifest.snapshots[todo.pop()].needs:
-            new = _named(text, numbers) - chosen
+        for text in set(manifest.snapshots[todo.pop()].needs) - followed:
+            followed.add(text)
+            try:
+                new = _named(text, numbers) - chosen
+            except RequestError as error:
+                raise FormatError(f"the manifest of this bundle is refused: {error}") from None
             chosen |= new
             todo += new
     return tuple(manifest.snapshots[number] for number in sorted(chosen))

@@ -369,8 +369,10 @@ class TestTorchHub:
             f"hub/{at_commit}/hubconf.py",
             f"hub/{at_commit}/package/config.json",
             f"hub/{folder}",
+            f"hub/{at_commit}",
             "hub/trusted_list",
         }
+        assert isinstance(result[f"hub/{at_commit}"], Sealed)
         link = result[f"hub/{folder}"]
         assert isinstance(link, Link)
         assert link.text == at_commit

@@ -42,8 +42,7 @@ class TorchHub:
         if content != folder:
             beside = re.escape(_folder(snapshot.name, "").name)
             yield Link(folder, content, moved_from=f"{beside}[0-9a-f]{{40}}")
-        elif folder != at_commit:
-            yield Sealed(folder)  # Code of two commits side by side is neither.
+        yield Sealed(content)  # Code beside code that is another's is neither.
         yield Text(_HUB / "trusted_list", "", lambda before, _: before)
 
 
