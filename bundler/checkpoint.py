@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from functools import partial
+from dataclasses import replace
 from posixpath import basename
 from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
 from bundler.digest import Digest
-from bundler.download import Web
+from bundler.download import Web, file_at
 from bundler.errors import RequestError, shown
 from bundler.names import relative_path
-from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.remote import RemoteSnapshot
 
 LAYOUT = "torch-checkpoints"
 _PYTORCH = "download.pytorch.org"
@@ -57,18 +56,15 @@ def checkpoint(
             f"{_public(url)} is a page to look at, not a file: take the address of its download "
             "(on GitHub /raw/ instead of /blob/), or ORG/NAME for a model of the Hub"
         )
-    # Without a mark nothing tells whether the content is that of another time: fetched anew.
-    mark = heading.mark or uuid4().hex
+    file = file_at(url, heading, web)
     return RemoteSnapshot(
         source=parts.scheme,
         name=_public(url),
         layout=LAYOUT,
         files=(
-            RemoteFile(
-                path=name,
-                open=partial(web.open, url, headers={}, mark=heading.mark),
-                identity=str(digest) if digest else f"{url} {mark} {heading.size}",
-                size=heading.size,
+            replace(
+                file,
+                identity=str(digest) if digest else file.identity,
                 digest=digest,
                 sha256_prefix=in_name[1] if in_name else "",
                 resumes=bool(digest or in_name or heading.mark),

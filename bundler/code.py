@@ -21,7 +21,8 @@ _COMPRESSED = (b"\x1f\x8b", b"x\x9c", b"x\xda", b"x\x01", b"BZh", b"\xfd7zXZ", b
 _SEARCHED = ("torch-checkpoints", "flat")
 """Layouts whose files are opened by their paths, however they are called."""
 _IMPORTED = (".py", ".pyc", ".pyd", ".so")
-_HUBCONF = "hubconf.py"
+HUBCONF = "hubconf.py"
+"""What makes a repository one of torch.hub: torch/hub.py, MODULE_HUBCONF."""
 _SHOWN = 3
 _RUN_BY_TORCH = "torch.hub runs it, and whatever it imports"
 
@@ -48,13 +49,21 @@ def code_by_name(snapshot: Snapshot | RemoteSnapshot) -> Iterator[Code]:
     found = {}
     if isinstance(snapshot, Snapshot):
         found = {item.path: item for item in snapshot.code}
-    elif snapshot.layout == "torch-hub" and snapshot.inside is not None:
-        # What an archive holds is not known yet; that file is what makes it a model.
-        if snapshot.inside(f"repo/{_HUBCONF}"):
-            yield Code(_HUBCONF, _RUN_BY_TORCH)
+    elif snapshot.inside is not None:
+        if wants_hubconf(snapshot):
+            yield Code(HUBCONF, _RUN_BY_TORCH)
         return
     found |= {item.path: item for item in _by_name(snapshot)}
     yield from (found[path] for path in sorted(found))
+
+
+def wants_hubconf(snapshot: RemoteSnapshot) -> bool:
+    """Whether an archive, of which it is not known yet what it holds, is to bring HUBCONF."""
+    return (
+        snapshot.layout == "torch-hub"
+        and snapshot.inside is not None
+        and snapshot.inside(f"repo/{HUBCONF}") is not None
+    )
 
 
 def refuse_code(
@@ -77,7 +86,7 @@ def _by_name(snapshot: Snapshot | RemoteSnapshot) -> list[Code]:
     paths = [PurePosixPath(file.path) for file in snapshot.files]
     importable = [path for path in paths if path.suffix.lower() in _IMPORTED]
     if snapshot.layout == "torch-hub":
-        hubconf = [path for path in importable if str(path) == _HUBCONF]
+        hubconf = [path for path in importable if str(path) == HUBCONF]
         # Without it they may still come to stand beside another one.
         return [Code(str(path), _RUN_BY_TORCH) for path in hubconf or importable]
     reason = "runs when it is called"

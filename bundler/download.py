@@ -16,8 +16,11 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
+from posixpath import basename
 from typing import TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx2
 
@@ -129,10 +132,7 @@ class Web:
         response = self._get(url, offset, headers, explain)
         try:
             if offset and mark and _mark(response) != mark:
-                raise DamagedError(
-                    f"{response.url.host} has other content for {response.url.path} now than when "
-                    "it was begun: run the same command again"
-                )
+                raise _changed(response)
             if offset and response.status_code == 206:
                 _check_range(response, offset)
             body = _Body(response)
@@ -230,10 +230,7 @@ class Web:
                 f"{host} answered {status} {response.reason_phrase}", asked_wait(response.headers)
             )
         if status == 416:
-            raise DamagedError(
-                f"{host} has other content for {response.url.path} now than when it was begun: "
-                "run the same command again"
-            )
+            raise _changed(response)
         raise explain(response) or UnavailableError(
             f"{host} answered {status} {response.reason_phrase} for {response.url.path}: "
             "check the name"
@@ -242,6 +239,13 @@ class Web:
 
 def _mark(response: httpx2.Response) -> str:
     return response.headers.get("ETag", "") or response.headers.get("Last-Modified", "")
+
+
+def _changed(response: httpx2.Response) -> DamagedError:
+    return DamagedError(
+        f"{response.url.host} has other content for {response.url.path} now than when it was "
+        "begun: run the same command again"
+    )
 
 
 def _check_range(response: httpx2.Response, offset: int) -> None:
@@ -288,6 +292,18 @@ def _skip(body: Stream, size: int) -> None:
 def reason(error: Exception) -> str:
     """What went wrong, without the number that the system has for it."""
     return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+
+
+def file_at(url: str, heading: Heading, web: Web) -> RemoteFile:
+    """The file at `url`, of which `web` gave the heading; called by the last part of the path."""
+    return RemoteFile(
+        path=basename(urlsplit(url).path),
+        open=partial(web.open, url, headers={}, mark=heading.mark),
+        # Without a mark nothing tells whether the content is that of another time: fetched anew.
+        identity=f"{url} {heading.mark or uuid4().hex} {heading.size}",
+        size=heading.size,
+        resumes=bool(heading.mark),
+    )
 
 
 def found(file: RemoteFile, store: BlobStore) -> Blob | None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bundler.code import code_of
+from bundler.code import HUBCONF, code_of, wants_hubconf
 from bundler.digest import Blob
 from bundler.download import Cancelled, fetch, found
 from bundler.errors import (
@@ -110,22 +110,17 @@ def _taken_apart(
     for snapshot in snapshots:
         if snapshot.inside is not None:
             blob = archives[snapshot.files[0].identity]
-            pick = snapshot.inside
+            needs_hubconf = wants_hubconf(snapshot)
             archive = open_files.enter_context(store.open(blob))
             snapshot = from_zip(snapshot, archive, blob.digest)
-            picks_it = pick is not None and pick("repo/hubconf.py") is not None
-            if snapshot.layout == "torch-hub" and picks_it and not _has(snapshot, "hubconf.py"):
+            if needs_hubconf and all(file.path != HUBCONF for file in snapshot.files):
                 raise UnavailableError(
-                    f"{snapshot.name} has no hubconf.py: torch.hub cannot load anything from it"
+                    f"{snapshot.name} has no {HUBCONF}: torch.hub cannot load anything from it"
                 )
             if not snapshot.files and not locked:
                 raise RequestError(f"the archive of {snapshot.name} has none of the files wanted")
         apart.append(snapshot)
     return apart
-
-
-def _has(snapshot: RemoteSnapshot, path: str) -> bool:
-    return any(file.path == path for file in snapshot.files)
 
 
 def _has_damage(error: BundlerError) -> bool:

@@ -6,11 +6,11 @@ from collections.abc import Container, Iterator
 from dataclasses import replace
 from functools import partial
 
-from bundler.download import found
 from bundler.errors import BundlerError, Faults, UnavailableError
 from bundler.manifest import FileEntry, Manifest, Snapshot
-from bundler.planning import PackPlan, Planner, contents, missing_size
+from bundler.planning import PackPlan, Planner
 from bundler.remote import PathInside, RemoteFile, RemoteSnapshot
+from bundler.spec import full_spec
 from bundler.store import BlobStore
 
 PREPARED = "hf-datasets"
@@ -34,8 +34,7 @@ def locked_plan(manifest: Manifest, planner: Planner, store: BlobStore) -> PackP
             faults.append(UnavailableError(f"no longer to be had: {snapshot.name} ({error})"))
     if faults:
         raise Faults(faults)
-    missing = (file for _, file in contents(snapshots) if found(file, store) is None)
-    return PackPlan(tuple(snapshots), sum(missing_size(file, store) for file in missing))
+    return PackPlan.of(snapshots, store)
 
 
 def pinned(remote: RemoteSnapshot, snapshot: Snapshot) -> RemoteSnapshot:
@@ -77,10 +76,8 @@ def absent(manifest: Manifest, store: BlobStore) -> Iterator[UnavailableError]:
 def _planned(snapshot: Snapshot, planner: Planner, store: BlobStore) -> RemoteSnapshot:
     if all(store.has(entry.blob) for entry in snapshot.files):
         return _stored(snapshot, store)
-    at = f"@{snapshot.commit_hash}" if snapshot.commit_hash else ""
-    # An address is its own spec, scheme and all.
-    named = snapshot.name if "://" in snapshot.name else f"{snapshot.source}:{snapshot.name}{at}"
-    for remote in planner.resolve(named):
+    at = f"@{snapshot.commit_hash}" if snapshot.commit_hash and "://" not in snapshot.name else ""
+    for remote in planner.resolve(full_spec(snapshot.source, snapshot.name) + at):
         if remote.layout == snapshot.layout:
             wanted = {str(entry.path) for entry in snapshot.files}
             if remote.inside is not None:

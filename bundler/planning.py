@@ -44,6 +44,12 @@ class PackPlan:
     missing_size: int
     """Of what is still to be downloaded."""
 
+    @classmethod
+    def of(cls, snapshots: Sequence[RemoteSnapshot], store: BlobStore) -> PackPlan:
+        """The plan for `snapshots`, of which `store` may have some content."""
+        missing = (file for _, file in contents(snapshots) if found(file, store) is None)
+        return cls(tuple(snapshots), sum(missing_size(file, store) for file in missing))
+
     @property
     def size(self) -> int:
         """Of everything in the bundle before compression, as far as upstream tells sizes."""
@@ -131,8 +137,7 @@ class Planner:
             )
         _check_names(snapshots)
         merged = _one_name_each(snapshots)
-        missing = (file for _, file in contents(merged) if found(file, self._store) is None)
-        return PackPlan(merged, sum(missing_size(file, self._store) for file in missing))
+        return PackPlan.of(merged, self._store)
 
     def resolve(self, spec: str) -> list[RemoteSnapshot]:
         """What one spec stands for, all files of it. Raises as `Source.resolve` does."""

@@ -52,15 +52,20 @@ def words_for(snapshot: Snapshot) -> Iterator[str]:
     """Every spec, as `str` gives it, that asks for `snapshot`: with its revision or without."""
     yield from snapshot.specs
     for name in snapshot.names:
-        spec = name if "://" in name else f"{snapshot.source}:{name}"
+        spec = full_spec(snapshot.source, name)
         yield spec
         yield f"{spec}@{snapshot.revision}"
         yield f"{spec}@{snapshot.commit_hash}"
 
 
+def full_spec(source: str, name: str) -> str:
+    """The spec of a name with its scheme; an address is its own spec, scheme and all."""
+    return name if "://" in name else f"{source}:{name}"
+
+
 def spec_of(source: str, name: str, revision: str | None) -> str:
     """The words that mean the snapshot of these, as short as they can be."""
-    text = name if source == DEFAULT_SCHEME or "://" in name else f"{source}:{name}"
+    text = name if source == DEFAULT_SCHEME else full_spec(source, name)
     return text if revision in (None, "main") else f"{text}@{revision}"
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import PurePosixPath
-from uuid import uuid4
 
 from bundler.catalogues import nearest
-from bundler.download import TransientError, Web
+from bundler.download import TransientError, Web, file_at
 from bundler.errors import RequestError, UnavailableError
 from bundler.hub import Hub
 from bundler.remote import RemoteFile, RemoteSnapshot
@@ -53,13 +51,7 @@ def _release(name: str, web: Web) -> RemoteFile:
         except UnavailableError as error:
             faults.append(error)
             continue
-        return RemoteFile(
-            path=name,
-            open=partial(web.open, url, headers={}, mark=heading.mark),
-            identity=f"{url} {heading.mark or uuid4().hex} {heading.size}",
-            size=heading.size,
-            resumes=bool(heading.mark),
-        )
+        return file_at(url, heading, web)
     raise faults[0]
 
 
