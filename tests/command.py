@@ -10,6 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# What is not on the loopback address goes to a proxy that is not there (and no certificates are
+# read, which takes longer than many a test).
+NOWHERE = {
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+    "NO_PROXY": "127.0.0.1,localhost",
+    "SSL_CERT_DIR": "/nowhere",
+}
+
 
 @dataclass(frozen=True)
 class Ran:

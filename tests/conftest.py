@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command import NOWHERE
 from hypothesis import HealthCheck, settings
 from loopback_hub import LoopbackHub
 from loopback_web import LoopbackWeb
@@ -31,6 +32,16 @@ def web() -> Iterator[LoopbackWeb]:
     """The other hosts that models come from, empty, on the loopback address."""
     with LoopbackWeb() as web:
         yield web
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the test's own process nothing but the loopback address."""
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "ALL_PROXY", "SSL_CERT_FILE", *NOWHERE):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name, value in NOWHERE.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Ran, run
+from command import NOWHERE, Ran, run
 from loopback_hub import Fault, LoopbackHub
 from loopback_web import LoopbackWeb
 
@@ -25,23 +25,9 @@ CODE = {"hubconf.py": b"dependencies = ['torch']\n", "data/table.bin": WEIGHTS}
 DINO = "facebookresearch/dinov2"
 DINO_WEIGHTS = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth"
 URL = "https://files.example/x.pth"
-# No test reaches the network: what is not on the loopback address goes to a proxy that is not there
-# (and no certificates are read, which takes longer than many a test).
-NOWHERE = {
-    "HTTP_PROXY": "http://127.0.0.1:9",
-    "HTTPS_PROXY": "http://127.0.0.1:9",
-    "NO_PROXY": "127.0.0.1,localhost",
-    "SSL_CERT_DIR": "/nowhere",
-}
 
 
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HF_TOKEN", "HF_ENDPOINT", "ALL_PROXY", "SSL_CERT_FILE", *NOWHERE):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    for name, value in NOWHERE.items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 @dataclass

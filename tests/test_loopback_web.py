@@ -35,12 +35,6 @@ Git = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 @pytest.fixture
-def web() -> Iterator[LoopbackWeb]:
-    with LoopbackWeb() as web:
-        yield web
-
-
-@pytest.fixture
 def client() -> Iterator[httpx2.Client]:
     """Follows no redirect unless told to, and asks for no compression."""
     headers = {"Accept-Encoding": "identity"}

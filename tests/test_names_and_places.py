@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from bundle_builder import assembled, manifest_of, model_record, parts_of
-from command import Ran, command_environment, run
+from command import NOWHERE, Ran, command_environment, run
 from loopback_hub import Fault, LoopbackHub, Request
 from loopback_web import LoopbackWeb
 from memory_source import Files
@@ -42,23 +42,9 @@ CODE_ALONE = {"modeling.py", "config.json"}
 OLD, NEW = "a" * 40, "b" * 40
 URL = "https://files.example/x.pth"
 CUT = 20_000
-# No test reaches the network: what is not on the loopback address goes to a proxy that is not there
-# (and no certificates are read, which takes longer than many a test).
-NOWHERE = {
-    "HTTP_PROXY": "http://127.0.0.1:9",
-    "HTTPS_PROXY": "http://127.0.0.1:9",
-    "NO_PROXY": "127.0.0.1,localhost",
-    "SSL_CERT_DIR": "/nowhere",
-}
 
 
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HF_TOKEN", "HF_ENDPOINT", "ALL_PROXY", "SSL_CERT_FILE", *NOWHERE):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    for name, value in NOWHERE.items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 Change = Callable[[], object]

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import run
+from command import NOWHERE, run
 from loopback_hub import Fault, LoopbackHub, Request
 from loopback_web import LoopbackWeb
 
 import bundler
-from bundler.digest import Digest, Stream
-from bundler.download import Explain, Heading, Web
+from bundler.digest import Digest
+from bundler.download import Mirror, Web
 from bundler.hub import Hub
 from bundler.layouts import LAYOUTS
 from bundler.remote import RemoteSnapshot
@@ -45,24 +45,10 @@ PYTORCH = "https://download.pytorch.org/models"
 
 SECRET = "s3cr3t"
 USER = "alicia.keys"
-# No test reaches the network: what is not on the loopback address goes to a proxy that is not there
-# (and no certificates are read, which takes longer than many a test).
-NOWHERE = {
-    "HTTP_PROXY": "http://127.0.0.1:9",
-    "HTTPS_PROXY": "http://127.0.0.1:9",
-    "NO_PROXY": "127.0.0.1,localhost",
-    "SSL_CERT_DIR": "/nowhere",
-}
 ADVICE = re.compile(r"did you mean|check|write|name |pack |add |set |choose|try")
 
 
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HF_TOKEN", "HF_ENDPOINT", "ALL_PROXY", "SSL_CERT_FILE", *NOWHERE):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    for name, value in NOWHERE.items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 @dataclass
@@ -99,44 +85,14 @@ class Upstream:
 
 
 @pytest.fixture
-def web() -> Iterator[LoopbackWeb]:
-    with LoopbackWeb() as web:
-        yield web
-
-
-@pytest.fixture
 def upstream(hub: LoopbackHub, web: LoopbackWeb, tmp_path: Path) -> Upstream:
     return Upstream(hub, web, tmp_path)
-
-
-class Nearby(Web):
-    """The web as it is on the loopback address, at once and not as a mirror."""
-
-    def __init__(self, place: LoopbackWeb) -> None:
-        super().__init__()
-        self._place = place
-
-    def _at(self, url: str) -> str:
-        return url if url.startswith(self._place.url) else self._place.at(url)
-
-    def open(
-        self,
-        url: str,
-        offset: int,
-        headers: dict[str, str],
-        explain: Explain = lambda _: None,
-        mark: str = "",
-    ) -> Stream:
-        return super().open(self._at(url), offset, headers, explain, mark)
-
-    def heading(self, url: str, explain: Explain = lambda _: None) -> Heading:
-        return super().heading(self._at(url), explain)
 
 
 @pytest.fixture
 def resolved(upstream: Upstream) -> Iterator[Callable[[str], list[RemoteSnapshot]]]:
     """Resolves a spec where the real hosts' own refusals are to be heard."""
-    web = Nearby(upstream.web)
+    web = Web([Mirror.parse(mirror) for mirror in upstream.web.mirrors])
     hub = Hub(web, upstream.hub.url)
     yield lambda spec: resolve(Spec.parse(spec), hub, web)
     web.close()
