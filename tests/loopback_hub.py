@@ -13,28 +13,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gzip
 import hashlib
-import hmac
-import io
 import json
 import os
 import re
 import signal
-import socketserver
 import stat
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-Content = bytes | Path
-ServerName = Literal["hub", "cdn"]
+from loopback import Answer, Content, Request, Server, Site, part, pieces, signature, text
 
 # Files of this size are LFS, and so are those with a suffix of the Hub's .gitattributes (or gguf).
 LFS_SIZE = 10 * 1024 * 1024
@@ -63,58 +57,6 @@ _DATE = "2024-01-01T00:00:00.000Z"
 
 
 @dataclass(frozen=True)
-class Request:
-    """One request as it arrived: `path` is raw and has the query, header names are lower-case."""
-
-    server: ServerName
-    method: str
-    path: str
-    headers: dict[str, str]
-
-
-@dataclass
-class Fault:
-    """What goes wrong with the next `times` requests whose raw path matches the regex `path`.
-
-    `status`, with `headers`, replaces the whole answer. `cut` and `flip` damage the body of a good
-    answer to a GET: it ends after `cut` bytes (the connection closes, or falls silent if `stall`),
-    and the byte at `flip` is inverted; both count from the start of the body, before any gzip.
-    The file's name is in the path on both servers; `server` and `method` narrow the choice.
-    """
-
-    path: str
-    times: int = 1
-    server: ServerName | None = None
-    method: str | None = None
-    status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    cut: int | None = None
-    stall: bool = False
-    flip: int | None = None
-
-    def strikes(self, request: Request) -> bool:
-        """Whether this fault is meant for the request, and not yet used up."""
-        return (
-            self.times > 0
-            and self.server in (None, request.server)
-            and self.method in (None, request.method)
-            and re.search(self.path, request.path) is not None
-        )
-
-    def damaged(self, body: Iterable[bytes]) -> Iterator[bytes]:
-        """The body with one byte inverted, and no longer than it may be."""
-        position = 0
-        for piece in map(bytearray, body):
-            if self.flip is not None and 0 <= self.flip - position < len(piece):
-                piece[self.flip - position] ^= 0xFF
-            if self.cut is not None and position + len(piece) >= self.cut:
-                yield bytes(piece[: self.cut - position])
-                return
-            yield bytes(piece)
-            position += len(piece)
-
-
-@dataclass(frozen=True)
 class _File:
     """A file as a commit holds it; `sha256` and `pointer_size` are there for LFS files only."""
 
@@ -128,9 +70,9 @@ class _File:
     def of(cls, path: str, content: Content) -> _File:
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         if size < LFS_SIZE and not LFS_SUFFIX.fullmatch(PurePosixPath(path).suffix.lower()):
-            return cls(content, size, _git_blob_id(size, _pieces(content, 0, size)))
+            return cls(content, size, _git_blob_id(size, pieces(content, 0, size)))
         digest = hashlib.sha256()
-        for piece in _pieces(content, 0, size):
+        for piece in pieces(content, 0, size):
             digest.update(piece)
         sha256 = digest.hexdigest()
         # What git itself stores of an LFS file is this pointer, so the blob id is the pointer's.
@@ -211,26 +153,14 @@ class Repo:
         return commit, self._trees[commit]
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """A response before it is written: bytes `start` to `stop` of `content`, plain or gzipped."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: Content
-    start: int
-    stop: int
-    gzipped: bool = False
-
-
 class _Refusal(Exception):
     """Ends the making of an answer: this one is sent in its place."""
 
-    def __init__(self, answer: _Answer) -> None:
+    def __init__(self, answer: Answer) -> None:
         self.answer = answer
 
 
-class LoopbackHub:
+class LoopbackHub(Site):
     """The hub and, on a port of its own, its CDN. Use it as a context manager.
 
     Attributes that tests may set at any time:
@@ -242,16 +172,13 @@ class LoopbackHub:
     """
 
     def __init__(self, port: int = 0) -> None:
-        self.requests: list[Request] = []
+        super().__init__()
         self.token = "hf_loopback"
-        self.faults: list[Fault] = []
         self.cdn_honours_range = True
         self.link_lifetime = 3600.0
-        self.closed = threading.Event()
         self._repos: dict[tuple[str, str], Repo] = {}
         self._cdn_files: dict[str, _File] = {}
-        self._lock = threading.Lock()
-        self._servers = _Server(self, "hub", port), _Server(self, "cdn", 0)
+        self._servers = Server(self, "hub", port), Server(self, "cdn", 0)
         hub_port, cdn_port = (server.server_address[1] for server in self._servers)
         # Another name for the same address: to huggingface_hub 1.x, another port is the same host.
         self.url, self.cdn_url = f"http://127.0.0.1:{hub_port}", f"http://localhost:{cdn_port}"
@@ -287,27 +214,17 @@ class LoopbackHub:
             self._repos[kind, known_as.lower()] = repo
         return repo
 
-    def answer(self, request: Request) -> _Answer:
+    def answer(self, request: Request) -> Answer:
         """The answer to a request, before any damage to its body."""
-        self.requests.append(request)
-        fault = self.take_fault(request, in_body=False)
-        if fault is not None and fault.status is not None:
-            return _text(fault.status, "A fault was asked for.", fault.headers)
+        fault = self.fault_instead(request)
+        if fault is not None:
+            return fault
         try:
             return self._cdn(request) if request.server == "cdn" else self._hub(request)
         except _Refusal as refusal:
             return refusal.answer
 
-    def take_fault(self, request: Request, *, in_body: bool) -> Fault | None:
-        """Use up, once, the first fault that strikes the request, in the body or instead of it."""
-        with self._lock:
-            for fault in self.faults:
-                if (fault.status is None) == in_body and fault.strikes(request):
-                    fault.times -= 1
-                    return fault
-        return None
-
-    def _hub(self, request: Request) -> _Answer:
+    def _hub(self, request: Request) -> Answer:
         path = urlsplit(request.path).path
         if match := _RESOLVE_CACHE.fullmatch(path):
             return self._resolve(request, match, from_cache=True)
@@ -317,7 +234,7 @@ class LoopbackHub:
             return self._resolve(request, match, from_cache=False)
         return _error(404, "Not Found")
 
-    def _api(self, request: Request, match: re.Match[str]) -> _Answer:
+    def _api(self, request: Request, match: re.Match[str]) -> Answer:
         repo = self._repo(request, match)
         if unquote(match["name"]) != repo.name:
             return _moved(request, match, repo)
@@ -346,7 +263,7 @@ class LoopbackHub:
         page = f"{self.url}{urlsplit(request.path).path}?{urlencode({**query, 'cursor': stop})}"
         return _json(entries[start:stop], headers={"Link": f'<{page}>; rel="next"'})
 
-    def _resolve(self, request: Request, match: re.Match[str], *, from_cache: bool) -> _Answer:
+    def _resolve(self, request: Request, match: re.Match[str], *, from_cache: bool) -> Answer:
         repo = self._repo(request, match)
         name = unquote(match["name"])
         if name != repo.name and "/" in name:
@@ -380,15 +297,15 @@ class LoopbackHub:
             "Expires": f"{time.time() + self.link_lifetime:.3f}",
         }
         link = f"/xet-bridge/{cdn_name}?{urlencode(query)}"
-        return f"{self.cdn_url}{link}&Signature={_signature(link)}"
+        return f"{self.cdn_url}{link}&Signature={signature(link)}"
 
-    def _cdn(self, request: Request) -> _Answer:
+    def _cdn(self, request: Request) -> Answer:
         if "authorization" in request.headers:
-            return _text(400, "InvalidArgument: only one auth mechanism allowed")
-        link, _, signature = request.path.partition("&Signature=")
+            return text(400, "InvalidArgument: only one auth mechanism allowed")
+        link, _, signed = request.path.partition("&Signature=")
         query = dict(parse_qsl(urlsplit(link).query))
-        if signature != _signature(link) or float(query["Expires"]) < time.time():
-            return _text(403, "AccessDenied: the link is wrong or has expired")
+        if signed != signature(link) or float(query["Expires"]) < time.time():
+            return text(403, "AccessDenied: the link is wrong or has expired")
         cdn_name = urlsplit(link).path.rpartition("/")[2]
         headers = {"Content-Disposition": query["response-content-disposition"]}
         file, ranges = self._cdn_files[cdn_name], self.cdn_honours_range
@@ -456,61 +373,38 @@ def _file(
     *,
     may_gzip: bool = False,
     honours_range: bool = True,
-) -> _Answer:
+) -> Answer:
     """A file's content: gzipped if it is text and the client takes that, else whole or a part."""
     headers = {**headers, "ETag": f'"{etag}"', "Content-Type": "application/octet-stream"}
     if may_gzip and _is_text(file):
         headers["Content-Type"] = "text/plain; charset=utf-8"
         if file.size > GZIP_OVER and "gzip" in request.headers.get("accept-encoding", ""):
             headers |= {"ETag": f'W/"{etag}"', "Content-Encoding": "gzip"}
-            return _Answer(200, headers, file.content, 0, file.size, gzipped=True)
-    whole = _Answer(200, headers, file.content, 0, file.size)
-    if not honours_range:
-        return whole
-    headers["Accept-Ranges"] = "bytes"
-    wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
-    changed = request.headers.get("if-range", headers["ETag"]) != headers["ETag"]
-    if wanted is None or not any(wanted.groups()) or changed or request.method != "GET":
-        return whole
-    first, last = wanted.groups()
-    start = int(first) if first else max(file.size - int(last), 0)
-    stop = min(int(last) + 1, file.size) if first and last else file.size
-    if start >= stop:
-        return _text(416, "Range Not Satisfiable", {"Content-Range": f"bytes */{file.size}"})
-    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size}"
-    return _Answer(206, headers, file.content, start, stop)
+            return Answer(200, headers, file.content, 0, file.size, gzipped=True)
+    whole = Answer(200, headers, file.content, 0, file.size)
+    return part(request, whole) if honours_range else whole
 
 
-def _text(status: int, text: str, headers: Mapping[str, str] | None = None) -> _Answer:
-    body = text.encode()
-    headers = {"Content-Type": "text/plain; charset=utf-8", **(headers or {})}
-    return _Answer(status, headers, body, 0, len(body))
-
-
-def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> _Answer:
+def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     headers = {"Content-Type": "application/json; charset=utf-8", **(headers or {})}
-    return _text(status, json.dumps(value), headers)
+    return text(status, json.dumps(value), headers)
 
 
-def _error(status: int, message: str, code: str = "", commit: str = "") -> _Answer:
+def _error(status: int, message: str, code: str = "", commit: str = "") -> Answer:
     headers = {"X-Error-Message": message, "X-Error-Code": code, "X-Repo-Commit": commit}
     present = {name: value for name, value in headers.items() if value}
     return _json({"error": message}, status, present)
 
 
-def _redirect(status: int, location: str, headers: Mapping[str, str]) -> _Answer:
+def _redirect(status: int, location: str, headers: Mapping[str, str]) -> Answer:
     reason = {302: "Found", 307: "Temporary Redirect"}[status]
-    return _text(status, f"{reason}. Redirecting to {location}", {**headers, "Location": location})
+    return text(status, f"{reason}. Redirecting to {location}", {**headers, "Location": location})
 
 
-def _moved(request: Request, match: re.Match[str], repo: Repo) -> _Answer:
+def _moved(request: Request, match: re.Match[str], repo: Repo) -> Answer:
     """To the same path and query under the repository's own name."""
     before, after = request.path[: match.start("name")], request.path[match.end("name") :]
     return _redirect(307, f"{before}{quote(repo.name)}{after}", {})
-
-
-def _signature(link: str) -> str:
-    return hmac.new(b"loopback", link.encode(), "sha256").hexdigest()
 
 
 def _is_true(value: str | None) -> bool:
@@ -519,7 +413,7 @@ def _is_true(value: str | None) -> bool:
 
 
 def _is_text(file: _File) -> bool:
-    content = b"".join(_pieces(file.content, 0, file.size))
+    content = b"".join(pieces(file.content, 0, file.size))
     with contextlib.suppress(UnicodeDecodeError):
         return "\0" not in content.decode()
     return False
@@ -530,84 +424,6 @@ def _git_blob_id(size: int, pieces: Iterable[bytes]) -> str:
     for piece in pieces:
         digest.update(piece)
     return digest.hexdigest()
-
-
-def _pieces(content: Content, start: int, stop: int) -> Iterator[bytes]:
-    """The bytes from start to stop, a little at a time: a file may be larger than the memory."""
-    stream: BinaryIO = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
-    with stream:
-        stream.seek(start)
-        while piece := stream.read(min(64 * 1024, stop - start)):
-            start += len(piece)
-            yield piece
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """Reads the requests of one connection and writes the hub's answers, faults included."""
-
-    protocol_version = "HTTP/1.1"
-    # Head and body are two writes; Nagle's algorithm would hold the second back for 40 ms.
-    disable_nagle_algorithm = True
-    server: _Server
-
-    def do_GET(self) -> None:
-        hub = self.server.hub
-        if hub.closed.is_set():
-            self.close_connection = True
-            return
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.server.name, self.command, self.path, headers)
-        answer = hub.answer(request)
-        body = _pieces(answer.content, answer.start, answer.stop)
-        fault = None
-        if request.method == "GET" and answer.status in (200, 206):
-            fault = hub.take_fault(request, in_body=True)
-        if fault is not None:
-            body = fault.damaged(body)
-
-        self.send_response(answer.status)
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        if answer.gzipped:
-            self.send_header("Transfer-Encoding", "chunked")
-            body = iter([gzip.compress(b"".join(body))])
-        else:
-            self.send_header("Content-Length", str(answer.stop - answer.start))
-        self.end_headers()
-        if request.method == "HEAD":
-            return
-        for piece in body:
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if answer.gzipped else piece)
-        if fault is not None and fault.cut is not None:
-            self.close_connection = True
-            if fault.stall:
-                hub.closed.wait()
-        elif answer.gzipped:
-            self.wfile.write(b"0\r\n\r\n")
-
-    do_HEAD = do_GET
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: `requests` is the log."""
-
-
-class _Server(ThreadingHTTPServer):
-    # A client opens eight connections at once, and there may be several clients.
-    request_queue_size = 128
-
-    def __init__(self, hub: LoopbackHub, name: ServerName, port: int) -> None:
-        self.hub = hub
-        self.name = name
-        super().__init__(("127.0.0.1", port), _Handler)
-
-    def server_bind(self) -> None:
-        # HTTPServer would look up the name of the host, which may ask the network.
-        socketserver.TCPServer.server_bind(self)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that hangs up in the middle is no error of the hub.
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
 
 
 def _models_in(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -15,21 +15,17 @@ to another host leads to `localhost` instead: another name, so that a client tak
 from __future__ import annotations
 
 import hashlib
-import hmac
 import io
 import re
-import socketserver
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from loopback_hub import Content, Fault, Request
+from loopback import Answer, Content, Request, Server, Site, part, pieces, signature, text
 
 GITHUB, CODELOAD = "github.com", "codeload.github.com"
 ASSETS = "release-assets.githubusercontent.com"
@@ -103,7 +99,7 @@ class _Tree:
                 else:
                     attributes = _MS_DOS_FOLDER
                 with writer.open(entry, "w") as member:
-                    for piece in _pieces(content, 0, sys.maxsize):
+                    for piece in pieces(content, 0, sys.maxsize):
                         member.write(piece)
                 # Only now: zipfile has an opinion of its own on files without a mode.
                 entry.create_system, entry.external_attr = system, attributes
@@ -142,19 +138,7 @@ class _Repository:
         return b"".join(packets)
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """A response before it is written: bytes `start` to `stop` of `content`."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: Content
-    start: int
-    stop: int
-    chunked: bool = False
-
-
-class LoopbackWeb:
+class LoopbackWeb(Site):
     """One server that stands for all hosts. Use it as a context manager.
 
     `requests` are those that arrived, all with the server name "hub": the host is in the path.
@@ -162,16 +146,13 @@ class LoopbackWeb:
     """
 
     def __init__(self) -> None:
-        self.requests: list[Request] = []
-        self.faults: list[Fault] = []
-        self.closed = threading.Event()
+        super().__init__()
         self._prefixes = [f"https://{host}/" for host in KNOWN_HOSTS]
         self._files: dict[str, _File] = {}
         self._assets: dict[str, _File] = {}
         self._repositories: dict[str, _Repository] = {}
         self._releases: dict[tuple[str, str, str], str] = {}
-        self._lock = threading.Lock()
-        self._server = _Server(self)
+        self._server = Server(self)
         port = self._server.server_address[1]
         self.url, self.other_url = f"http://127.0.0.1:{port}", f"http://localhost:{port}"
 
@@ -244,12 +225,11 @@ class LoopbackWeb:
         self._assets[asset] = _File(content, etag, headers=headers)
         self._releases[name.lower(), tag, file] = asset
 
-    def answer(self, request: Request) -> _Answer:
+    def answer(self, request: Request) -> Answer:
         """The answer to a request, before any damage to its body."""
-        self.requests.append(request)
-        fault = self.take_fault(request, in_body=False)
-        if fault is not None and fault.status is not None:
-            return _text(fault.status, "A fault was asked for.", fault.headers)
+        fault = self.fault_instead(request)
+        if fault is not None:
+            return fault
         host, _, path = request.path.lstrip("/").partition("/")
         for address in (request.path, request.path.partition("?")[0]):
             if file := self._files.get(unquote(address).lstrip("/")):
@@ -260,18 +240,9 @@ class LoopbackWeb:
             return self._codeload(request, match)
         if host == ASSETS:
             return self._asset(request)
-        return _text(404, "Not Found")
+        return text(404, "Not Found")
 
-    def take_fault(self, request: Request, *, in_body: bool) -> Fault | None:
-        """Use up, once, the first fault that strikes the request, in the body or instead of it."""
-        with self._lock:
-            for fault in self.faults:
-                if (fault.status is None) == in_body and fault.strikes(request):
-                    fault.times -= 1
-                    return fault
-        return None
-
-    def _github(self, path: str) -> _Answer:
+    def _github(self, path: str) -> Answer:
         if match := _REFS.fullmatch(path):
             return self._refs(match)
         path = path.partition("?")[0]
@@ -281,40 +252,40 @@ class LoopbackWeb:
             return self._archive(match)
         if match := _TREE.fullmatch(path):
             return self._tree(match)
-        return _text(404, "Not Found")
+        return text(404, "Not Found")
 
-    def _refs(self, match: re.Match[str]) -> _Answer:
+    def _refs(self, match: re.Match[str]) -> Answer:
         repository = self._repository(match)
         if repository is None:
             # It may be a private one: a stranger is not told what exists.
-            return _text(401, "Repository not found.", {"WWW-Authenticate": 'Basic realm="GitHub"'})
+            return text(401, "Repository not found.", {"WWW-Authenticate": 'Basic realm="GitHub"'})
         headers = {
             "Content-Type": "application/x-git-upload-pack-advertisement",
             "Cache-Control": "no-cache, max-age=0, must-revalidate",
         }
         body = repository.advertisement()
-        return _Answer(200, headers, body, 0, len(body), chunked=True)
+        return Answer(200, headers, body, 0, len(body), chunked=True)
 
-    def _tree(self, match: re.Match[str]) -> _Answer:
+    def _tree(self, match: re.Match[str]) -> Answer:
         repository, branch = self._repository(match), unquote(match["branch"])
         if repository is None or f"refs/heads/{branch}" not in repository.refs:
-            return _text(404, "Not Found")
+            return text(404, "Not Found")
         headers = {"Content-Type": "text/html; charset=utf-8"}
-        return _text(200, f"<html><title>{repository.name} at {branch}</title></html>", headers)
+        return text(200, f"<html><title>{repository.name} at {branch}</title></html>", headers)
 
-    def _archive(self, match: re.Match[str]) -> _Answer:
+    def _archive(self, match: re.Match[str]) -> Answer:
         repository = self._repository(match)
         ref = unquote(match["zipball"] or match["archive"])
         if repository is None or repository.commit(ref) is None:
-            return _text(404, "Not Found")
+            return text(404, "Not Found")
         kind = "legacy.zip" if match["zipball"] else "zip"
         return _found(f"{self.other_url}/{CODELOAD}/{repository.name}/{kind}/{quote(ref)}")
 
-    def _codeload(self, request: Request, match: re.Match[str]) -> _Answer:
+    def _codeload(self, request: Request, match: re.Match[str]) -> Answer:
         repository = self._repository(match)
         commit = repository.commit(unquote(match["ref"])) if repository else None
         if repository is None or commit is None:
-            return _text(404, "404: Not Found")
+            return text(404, "404: Not Found")
         top = f"{repository.name.replace('/', '-')}-{commit[:7]}"
         body = repository.trees[commit].zip(top, commit)
         headers = {
@@ -324,56 +295,38 @@ class LoopbackWeb:
         etag = f'W/"{_sha256(body)}"'
         return _file(request, _File(body, etag, False, headers))
 
-    def _release(self, match: re.Match[str]) -> _Answer:
+    def _release(self, match: re.Match[str]) -> Answer:
         name, tag, file = map(unquote, match.group("name", "tag", "file"))
         asset = self._releases.get((name.lower(), tag, file))
         if asset is None:
-            return _text(404, "Not Found")
+            return text(404, "Not Found")
         link = f"{asset}?{urlencode({'sp': 'r', 'rscd': f'attachment; filename={file}'})}"
-        return _found(f"{self.other_url}/{link}&sig={_signature(link)}")
+        return _found(f"{self.other_url}/{link}&sig={signature(link)}")
 
-    def _asset(self, request: Request) -> _Answer:
+    def _asset(self, request: Request) -> Answer:
         if "authorization" in request.headers:
-            return _text(400, "InvalidAuthenticationInfo: only one way to authenticate is allowed")
+            return text(400, "InvalidAuthenticationInfo: only one way to authenticate is allowed")
         match = _SIGNED.fullmatch(request.path.lstrip("/"))
-        if match is None or match["signature"] != _signature(match["link"]):
-            return _text(403, "AuthenticationFailed: the link is wrong")
+        if match is None or match["signature"] != signature(match["link"]):
+            return text(403, "AuthenticationFailed: the link is wrong")
         return _file(request, self._assets[match["asset"]])
 
     def _repository(self, match: re.Match[str]) -> _Repository | None:
         return self._repositories.get(unquote(match["name"]).lower())
 
 
-def _file(request: Request, file: _File) -> _Answer:
+def _file(request: Request, file: _File) -> Answer:
     """A file, or the part of it that is asked for."""
     headers = {"Content-Type": "application/octet-stream", **file.headers}
     if file.etag is not None:
         headers["ETag"] = file.etag
     if not file.has_length:
-        return _Answer(200, headers, file.content, 0, file.size, chunked=True)
-    headers["Accept-Ranges"] = "bytes"
-    whole = _Answer(200, headers, file.content, 0, file.size)
-    wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
-    changed = request.headers.get("if-range", file.etag) != file.etag
-    if wanted is None or not any(wanted.groups()) or changed or request.method != "GET":
-        return whole
-    first, last = wanted.groups()
-    start = int(first) if first else max(file.size - int(last), 0)
-    stop = min(int(last) + 1, file.size) if first and last else file.size
-    if start >= stop:
-        return _text(416, "Range Not Satisfiable", {"Content-Range": f"bytes */{file.size}"})
-    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size}"
-    return _Answer(206, headers, file.content, start, stop)
+        return Answer(200, headers, file.content, 0, file.size, chunked=True)
+    return part(request, Answer(200, headers, file.content, 0, file.size))
 
 
-def _text(status: int, text: str, headers: Mapping[str, str] | None = None) -> _Answer:
-    body = text.encode()
-    headers = {"Content-Type": "text/plain; charset=utf-8", **(headers or {})}
-    return _Answer(status, headers, body, 0, len(body))
-
-
-def _found(location: str) -> _Answer:
-    return _text(302, "", {"Location": location})
+def _found(location: str) -> Answer:
+    return text(302, "", {"Location": location})
 
 
 def _packet(line: str) -> bytes:
@@ -385,89 +338,8 @@ def _sha1(text: str) -> str:
     return hashlib.sha1(text.encode()).hexdigest()
 
 
-def _signature(link: str) -> str:
-    return hmac.new(b"loopback", link.encode(), "sha256").hexdigest()
-
-
 def _sha256(content: Content) -> str:
     digest = hashlib.sha256()
-    for piece in _pieces(content, 0, sys.maxsize):
+    for piece in pieces(content, 0, sys.maxsize):
         digest.update(piece)
     return digest.hexdigest()
-
-
-def _pieces(content: Content, start: int, stop: int) -> Iterator[bytes]:
-    """The bytes from start to stop, a little at a time: a file may be larger than the memory."""
-    stream: BinaryIO = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
-    with stream:
-        stream.seek(start)
-        while piece := stream.read(min(64 * 1024, stop - start)):
-            start += len(piece)
-            yield piece
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """Reads the requests of one connection and writes the answers, faults included."""
-
-    protocol_version = "HTTP/1.1"
-    # Head and body are two writes; Nagle's algorithm would hold the second back for 40 ms.
-    disable_nagle_algorithm = True
-    server: _Server
-
-    def do_GET(self) -> None:
-        web = self.server.web
-        if web.closed.is_set():
-            self.close_connection = True
-            return
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request("hub", self.command, self.path, headers)
-        answer = web.answer(request)
-        body = _pieces(answer.content, answer.start, answer.stop)
-        fault = None
-        if request.method == "GET" and answer.status in (200, 206):
-            fault = web.take_fault(request, in_body=True)
-        if fault is not None:
-            body = fault.damaged(body)
-
-        self.send_response(answer.status)
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        if answer.chunked:
-            self.send_header("Transfer-Encoding", "chunked")
-        else:
-            self.send_header("Content-Length", str(answer.stop - answer.start))
-        self.end_headers()
-        if request.method == "HEAD":
-            return
-        # A chunk of no bytes would be the last one.
-        for piece in filter(None, body):
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if answer.chunked else piece)
-        if fault is not None and fault.cut is not None:
-            self.close_connection = True
-            if fault.stall:
-                web.closed.wait()
-        elif answer.chunked:
-            self.wfile.write(b"0\r\n\r\n")
-
-    do_HEAD = do_GET
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: `requests` is the log."""
-
-
-class _Server(ThreadingHTTPServer):
-    # A client opens eight connections at once, and there may be several clients.
-    request_queue_size = 128
-
-    def __init__(self, web: LoopbackWeb) -> None:
-        self.web = web
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def server_bind(self) -> None:
-        # HTTPServer would look up the name of the host, which may ask the network.
-        socketserver.TCPServer.server_bind(self)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that hangs up in the middle is no error of the server.
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from command import command_environment, run, start
-from loopback_hub import Fault, LoopbackHub
+from loopback import Fault
+from loopback_hub import LoopbackHub
 from memory_source import commit_hash, make_bundle
 
 import bundler

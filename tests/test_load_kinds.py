@@ -24,7 +24,8 @@ import pytest
 import test_load
 from command import command_environment, run
 from kinds import Interpreter
-from loopback_hub import Content, LoopbackHub
+from loopback import Content
+from loopback_hub import LoopbackHub
 from loopback_web import LoopbackWeb
 from models import Files, files_of
 from test_load import HELLO_WORLD, LOADERS, UNDER_OFFLINE_ENV, digests_of

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from command import NOWHERE, Ran, run
-from loopback_hub import Fault, LoopbackHub
+from loopback import Fault
+from loopback_hub import LoopbackHub
 from loopback_web import LoopbackWeb
 
 import bundler

@@ -21,7 +21,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from loopback_hub import Fault, LoopbackHub, Repo
+from loopback import Fault
+from loopback_hub import LoopbackHub, Repo
 
 WEIGHTS = bytes(range(256)) * 1000
 VOCABULARY = b"a line of text\n" * 100

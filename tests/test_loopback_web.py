@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from loopback_hub import Fault
+from loopback import Fault
 from loopback_web import KNOWN_HOSTS, LoopbackWeb
 
 WEIGHTS = bytes(range(256)) * 1000

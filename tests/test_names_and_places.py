@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 from bundle_builder import assembled, manifest_of, model_record, parts_of
 from command import NOWHERE, Ran, command_environment, run
-from loopback_hub import Fault, LoopbackHub, Request
+from loopback import Fault, Request
+from loopback_hub import LoopbackHub
 from loopback_web import LoopbackWeb
 from memory_source import Files
 from trees import stamps, tree, unpack_below

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from command import Ran, run, start
-from loopback_hub import Fault, LoopbackHub
+from loopback import Fault
+from loopback_hub import LoopbackHub
 
 import bundler
 from bundler.whole_file import whole_file

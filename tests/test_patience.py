@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from command import Ran, run
-from loopback_hub import Fault, LoopbackHub
+from loopback import Fault
+from loopback_hub import LoopbackHub
 from loopback_web import LoopbackWeb
 
 from bundler.download import ATTEMPTS, asked_wait

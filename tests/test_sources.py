@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from command import NOWHERE, run
-from loopback_hub import Fault, LoopbackHub, Request
+from loopback import Fault, Request
+from loopback_hub import LoopbackHub
 from loopback_web import LoopbackWeb
 
 import bundler
