@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bundler.selection import Selection
     from bundler.sharing import LinkMode
     from bundler.unpacking import Unpacked, plan_unpack, unpack
+    from bundler.upstream import Upstream
     from bundler.verification import Verification, verify
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ _HOMES = {
     "Roots": "environment",
     "Selection": "selection",
     "Unpacked": "unpacking",
+    "Upstream": "upstream",
     "Wanted": "request",
     "read_request": "request",
     "Verification": "verification",
@@ -85,6 +87,7 @@ __all__ = [
     "TrustError",
     "UnavailableError",
     "Unpacked",
+    "Upstream",
     "Verification",
     "Wanted",
     "find_roots",

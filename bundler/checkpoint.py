@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from posixpath import basename
 from urllib.parse import urlsplit, urlunsplit
 
 from bundler.digest import Digest
-from bundler.download import Web, file_at
+from bundler.download import file_at
 from bundler.errors import RequestError, shown
+from bundler.layouts.torch_hub import hash_in_name
 from bundler.names import relative_path
 from bundler.remote import RemoteSnapshot
+from bundler.web import Web
 
 LAYOUT = "torch-checkpoints"
-_PYTORCH = "download.pytorch.org"
-_HASH_IN_NAME = re.compile(r"[-_]([0-9a-f]{8,64})\.[a-z]+")
-"""How PyTorch names its checkpoints: torch/hub.py, HASH_REGEX; quantized ones have `_`."""
 
 
 def checkpoint(
@@ -49,14 +47,16 @@ def checkpoint(
     if parts.hostname in pages and where.count("/") == 1:
         meant = f"{pages[parts.hostname]}{where}"
         raise RequestError(f"{_public(url)} is a page, not a file: say {meant}")
-    in_name = _HASH_IN_NAME.search(name) if parts.hostname == _PYTORCH else None
-    heading = web.heading(url)
-    if heading.media_type == "text/html" and not name.endswith((".htm", ".html")):
+    in_name = hash_in_name(url)
+    if web.kept is not None:
+        file, media_type = web.kept.checkpoint(url), ""
+    else:
+        file, media_type = file_at(url, web)
+    if media_type == "text/html" and not name.endswith((".htm", ".html")):
         raise RequestError(
             f"{_public(url)} is a page to look at, not a file: take the address of its download "
             "(on GitHub /raw/ instead of /blob/), or ORG/NAME for a model of the Hub"
         )
-    file = file_at(url, heading, web)
     return RemoteSnapshot(
         source=parts.scheme,
         name=_public(url),
@@ -66,8 +66,8 @@ def checkpoint(
                 file,
                 identity=str(digest) if digest else file.identity,
                 digest=digest,
-                sha256_prefix=in_name[1] if in_name else "",
-                resumes=bool(digest or in_name or heading.mark),
+                sha256_prefix=in_name,
+                resumes=file.resumes or bool(digest or in_name),
             ),
         ),
         specs=specs,

@@ -22,6 +22,7 @@ from bundler.errors import (
     INTERRUPTED,
     BundlerError,
     DamagedError,
+    Faults,
     FormatError,
     RequestError,
     amount,
@@ -66,6 +67,14 @@ Jobs = Annotated[
         max=64,
         help="Threads for zstd; by default one for each processor, at most 8.",
         envvar="BUNDLER_JOBS",
+    ),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="The folder that keeps downloads; by default ~/.cache/bundler.",
+        envvar="BUNDLER_STORE",
     ),
 ]
 Bundle = Annotated[
@@ -164,11 +173,29 @@ def pack(
         ),
     ] = False,
     no_code: NoCode = False,
-    endpoint: Annotated[
-        str | None,
+    everything: Annotated[
+        bool,
         typer.Option(
+            "--everything",
+            help="All that the libraries' caches on this machine hold; --offline.",
+            envvar="BUNDLER_EVERYTHING",
+        ),
+    ] = False,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Ask nothing of a network: pack what the libraries' caches here have.",
+            envvar="BUNDLER_OFFLINE",
+        ),
+    ] = False,
+    endpoints: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--endpoint",
             metavar="URL",
-            help="The hub to ask; by default HF_ENDPOINT, else https://huggingface.co.",
+            help="A hub to ask, after HF_ENDPOINT; repeatable, in order. Without any, "
+            "https://huggingface.co.",
             envvar="BUNDLER_ENDPOINT",
         ),
     ] = None,
@@ -181,14 +208,31 @@ def pack(
             envvar="BUNDLER_MIRROR",
         ),
     ] = None,
-    store: Annotated[
-        Path | None,
+    token_for: Annotated[
+        list[str] | None,
         typer.Option(
-            metavar="DIR",
-            help="The folder that keeps downloads; by default ~/.cache/bundler.",
-            envvar="BUNDLER_STORE",
+            metavar="HOST",
+            help="A host of an --endpoint or --mirror that your token goes to as well; repeatable.",
+            envvar="BUNDLER_TOKEN_FOR",
         ),
     ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="Without a byte for so long, a connection counts as broken.",
+            envvar="BUNDLER_TIMEOUT",
+        ),
+    ] = 30,
+    retries: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Tries without a new byte before a file is given up.",
+            envvar="BUNDLER_RETRIES",
+        ),
+    ] = 8,
+    store: Store = None,
     level: Annotated[
         int,
         typer.Option(
@@ -213,6 +257,7 @@ def pack(
     from bundler.planning import PackPlan
     from bundler.request import Wanted, read_request
     from bundler.selection import Selection
+    from bundler.upstream import Upstream
 
     wanted = [Wanted(spec) for spec in [*(models or []), *(specs or [])]]
     for path in requests or []:
@@ -226,17 +271,26 @@ def pack(
         if not json_:
             print(report.planned(plan), file=words)
 
-    upstream: dict[str, Any] = {
+    upstream = Upstream(
+        endpoints=tuple(endpoints or ()),
+        mirrors=tuple(mirrors or ()),
+        token_for=tuple(token_for or ()),
+        timeout=timeout,
+        retries=retries,
+        offline=offline or everything,
+    )
+    request: dict[str, Any] = {
         "selection": selection,
-        "endpoint": endpoint,
-        "mirrors": mirrors or (),
+        "upstream": upstream,
+        "everything": everything,
         "store": folder,
         "closed": not no_closure,
         "locked": _manifest(locked),
         "code": not no_code,
+        "progress": _Bars(),
     }
     if dry_run:
-        plan = bundler.plan_pack(wanted, **upstream)
+        plan = bundler.plan_pack(wanted, **request)
         if json_:
             _print_json(plan.to_json())
         tell(plan)
@@ -247,11 +301,10 @@ def pack(
     packed = bundler.pack(
         wanted,
         _standard_output() if output == "-" else Path(output),
-        **upstream,
+        **request,
         level=level,
         jobs=jobs,
         on_plan=tell,
-        progress=_Bars(),
     )
     if json_:
         _print_json(packed.to_json())
@@ -261,7 +314,7 @@ def pack(
     instead = ", in place of the file that was there" if replaced else ""
     print(f"wrote {packed.path or 'standard output'}: {amount(packed.size)}{instead}", file=words)
     print(f"id {packed.digest}", file=words)
-    print(f"downloads are kept in {folder}; delete it whenever you like", file=words)
+    print(f"downloads are kept in {folder}; bundler store --clear empties it", file=words)
     if packed.path is not None:
         print(
             "next: carry the bundle over, and on the other machine\n"
@@ -431,6 +484,29 @@ def verify(
         print(f"id {result.digest}")
 
 
+@app.command("store", epilog=_EPILOG)
+def show_store(
+    clear: Annotated[
+        bool,
+        typer.Option("--clear", help="Drop everything that is kept.", envvar="BUNDLER_CLEAR"),
+    ] = False,
+    store: Store = None,
+    json_: Json = False,
+) -> None:
+    """Show what pack keeps of its downloads, or drop it.
+
+    What the libraries' caches have too takes no space of its own where the disk can share it.
+    """
+    from bundler import report
+    from bundler.packing import open_store
+
+    usage = open_store(store, clear=clear)
+    if json_:
+        _print_json(usage.to_json())
+    else:
+        print(report.kept(usage, cleared=clear))
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"bundler {bundler.__version__}")
@@ -454,6 +530,8 @@ def run(arguments: list[str]) -> int:
         code = app(arguments or ["--help"], standalone_mode=False)
     except BundlerError as error:
         _tell(str(error))
+        if isinstance(error, Faults) and error.note:
+            _tell(error.note)
         return error.exit_code
     except typer.TyperException as error:
         # What the option parser complains of, on one line; only its own classes can word it.
@@ -527,6 +605,12 @@ class _Bars:
 
     def start(self, what: str, total: int, done: int = 0) -> Meter:
         return _Bar(what, total, done) if total else Silent().start(what, total)
+
+    def say(self, text: str) -> None:
+        if sys.stderr.isatty():
+            from bundler.report import printable
+
+            tqdm.write(f"bundler: {printable(text)}", file=sys.stderr)
 
 
 class _Bar:

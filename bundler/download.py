@@ -1,4 +1,4 @@
-"""One upstream file -> verified bytes in the store: resumed, retried, compared.
+"""Upstream files -> verified bytes in the store: in parts at once, resumed, retried, compared.
 
 Bytes go to a partial file that outlives the process; the next run goes on after the last of them.
 Only content of the promised size and digest becomes a blob.
@@ -7,303 +7,55 @@ Only content of the promised size and digest becomes a blob.
 from __future__ import annotations
 
 import hashlib
-import random
-import re
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from datetime import datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from posixpath import basename
 from typing import TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import httpx2
-
 from bundler.digest import COPY_SIZE, Blob, Digest, Stream, git_hash
-from bundler.errors import DamagedError, RequestError, UnavailableError, shown
-from bundler.progress import Meter
+from bundler.errors import (
+    BundlerError,
+    DamagedError,
+    Faults,
+    RequestError,
+    TargetError,
+    UnavailableError,
+)
+from bundler.patience import Cancelled, Patience, TransientError
+from bundler.progress import Meter, Progress
 from bundler.remote import RemoteFile
 from bundler.store import BlobStore
+from bundler.web import NoPartsError, Web, WrongSizeError, opener
+from bundler.whole_file import told
 
-STALL_SECONDS = 30.0
-"""A connection on which nothing arrives for so long counts as broken."""
+PARALLEL = 8
+"""Requests and downloads under way at once."""
 SMALL = 1 << 20
 """Bytes; files up to this size may be read to learn what a model consists of."""
-ATTEMPTS = 6
-"""Tries without a single new byte before a file is given up."""
-GREETINGS = 2
-"""Tries to learn what a server has that does not answer at all: whoever plans is told soon."""
-_LONGEST_WAIT = 30.0
-_LONGEST_ASKED_WAIT = 300.0
-"""Seconds; as long as this, a server's own word is obeyed."""
 
 T = TypeVar("T")
 
 
-class TransientError(UnavailableError):
-    """Not to be had at the moment. `wait`: seconds after which the server wants another try."""
-
-    def __init__(self, message: str, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.wait = wait
-
-
-class UnreachableError(TransientError):
-    """No answer at all."""
-
-
-class Cancelled(Exception):
-    """The work was given up while a download was under way."""
-
-
-Explain = Callable[[httpx2.Response], UnavailableError | None]
-"""Puts a refusal in better words than those at hand; None where it has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mirror:
-    """Whatever has the address `origin`, or one below it, is first looked for below `place`."""
-
-    origin: str
-    place: str
-
-    @classmethod
-    def parse(cls, text: str) -> Mirror:
-        """Read `FROM=TO`. Raises RequestError."""
-        match = re.fullmatch(r"(https?://[^/\s]+\S*?)/?=(https?://[^/\s]+\S*?)/?", text)
-        if match is None:
-            raise RequestError(
-                f"the mirror {shown(text)} is not of the form FROM=TO, such as "
-                "https://github.com=https://mirror.example.org/github"
-            )
-        return cls(*match.groups())
-
-    def __call__(self, url: str) -> str | None:
-        """The address of `url` on this mirror, if it is one for it."""
-        rest = url.removeprefix(self.origin)
-        return self.place + rest if rest != url and rest[:1] in ("", "/") else None
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """What a server says of a file: `size` in bytes, and `mark`, which changes with the content."""
-
-    size: int | None
-    mark: str
-    media_type: str
-
-
-class Web:
-    """An HTTP client for content: says what went wrong in this project's errors."""
-
-    def __init__(self, mirrors: Sequence[Mirror] = ()) -> None:
-        self._mirrors = tuple(mirrors)
-        self._client = httpx2.Client(
-            # Identity: a compressed answer has neither length nor ranges.
-            headers={"User-Agent": "bundler", "Accept-Encoding": "identity"},
-            timeout=httpx2.Timeout(STALL_SECONDS),
-            follow_redirects=True,
-        )
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._client.close()
-
-    def open(
-        self,
-        url: str,
-        offset: int,
-        headers: dict[str, str],
-        explain: Explain = lambda _: None,
-        mark: str = "",
-    ) -> Stream:
-        """The content at `url` from byte `offset` on; the caller closes it.
-
-        Mirrors are asked first. A token in `headers` goes to the host of `url` only: not to where
-        it redirects, not to a mirror. `explain` may put a refusal in better words. `mark`: what the
-        bytes before `offset` came with, as in `heading`. Raises TransientError, UnavailableError,
-        and DamagedError if the content is another now; reads too.
-        """
-        response = self._get(url, offset, headers, explain)
-        try:
-            if offset and mark and _mark(response) != mark:
-                raise _changed(response)
-            if offset and response.status_code == 206:
-                _check_range(response, offset)
-            body = _Body(response)
-            if offset and response.status_code != 206:
-                _skip(body, offset)  # A server that does not know ranges starts at the beginning.
-            return body
-        except BaseException:
-            response.close()
-            raise
-
-    def heading(self, url: str, explain: Explain = lambda _: None) -> Heading:
-        """What the server says of the file at `url`, of which nothing is read. Raises as `open`."""
-        # A GET, though its body is not wanted: not every server answers a HEAD as it would this.
-        with closing(patiently(lambda: self._get(url, 0, {}, explain))) as response:
-            length = response.headers.get("Content-Length", "")
-            return Heading(
-                int(length) if length.isascii() and length.isdigit() else None,
-                _mark(response),
-                response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
-            )
-
-    def read(self, url: str, limit: int, explain: Explain = lambda _: None) -> bytes:
-        """The document at `url`, of at most `limit` bytes. Raises as `open` does."""
-
-        def whole() -> bytes:
-            content = bytearray()
-            with closing(self.open(url, 0, {}, explain)) as body:
-                while data := body.read(COPY_SIZE):
-                    content += data
-                    if len(content) > limit:
-                        raise UnavailableError(
-                            f"{httpx2.URL(url).host} sends more than {limit:,} bytes where a short "
-                            "answer belongs: check the network, or name a mirror with --mirror"
-                        )
-            return bytes(content)
-
-        return patiently(whole)
-
-    def refusal(
-        self, url: str, headers: dict[str, str], explain: Explain
-    ) -> UnavailableError | None:
-        """Why a GET of `url` would be refused; None if it would not. Raises TransientError."""
-        try:
-            response = self._client.head(url, headers=headers, follow_redirects=False)
-        except httpx2.HTTPError as error:
-            host = httpx2.URL(url).host
-            raise TransientError(f"{host} cannot be reached: {reason(error)}") from None
-        return None if response.status_code < 400 else explain(response)
-
-    def _get(
-        self, url: str, offset: int, headers: dict[str, str], explain: Explain
-    ) -> httpx2.Response:
-        """A good answer, its body not read; from the first mirror that has one, else the origin."""
-        mirrors = () if headers else self._mirrors
-        refusal = None
-        for place in filter(None, (mirror(url) for mirror in mirrors)):
-            try:
-                return self._ask(place, offset, headers, explain)
-            except UnreachableError:
-                continue
-            except UnavailableError as error:
-                refusal = error
-        try:
-            return self._ask(url, offset, headers, explain)
-        except UnreachableError as error:
-            # Where only mirrors are to be reached, theirs is the word that counts.
-            raise refusal or error from None
-
-    def _ask(
-        self, url: str, offset: int, headers: dict[str, str], explain: Explain
-    ) -> httpx2.Response:
-        ranges = {"Range": f"bytes={offset}-"} if offset else {}
-        try:
-            request = self._client.build_request("GET", url, headers=headers | ranges)
-            response = self._client.send(request, stream=True)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            host = urlsplit(url).hostname
-            raise UnreachableError(
-                f"{host} cannot be reached ({reason(error)}): check the network, or name a mirror"
-            ) from None
-        try:
-            self._check(response, explain)
-        except BaseException:
-            response.close()
-            raise
-        return response
-
-    @staticmethod
-    def _check(response: httpx2.Response, explain: Explain) -> None:
-        status, host = response.status_code, response.url.host
-        if status in (200, 206):
-            return
-        if status == 429 or status >= 500:
-            raise TransientError(
-                f"{host} answered {status} {response.reason_phrase}", asked_wait(response.headers)
-            )
-        if status == 416:
-            raise _changed(response)
-        raise explain(response) or UnavailableError(
-            f"{host} answered {status} {response.reason_phrase} for {response.url.path}: "
-            "check the name"
-        )
-
-
-def _mark(response: httpx2.Response) -> str:
-    return response.headers.get("ETag", "") or response.headers.get("Last-Modified", "")
-
-
-def _changed(response: httpx2.Response) -> DamagedError:
-    return DamagedError(
-        f"{response.url.host} has other content for {response.url.path} now than when it was "
-        "begun: run the same command again"
-    )
-
-
-def _check_range(response: httpx2.Response, offset: int) -> None:
-    if not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-        raise TransientError(
-            f"{response.url.host} sent another part of the file than was asked for"
-        )
-
-
-class _Body:
-    """The body of a response: bytes are given out as they arrive, so that none is lost."""
-
-    def __init__(self, response: httpx2.Response) -> None:
-        self._response = response
-        self._chunks: Iterator[bytes] = response.iter_raw()
-        self._rest = b""
-
-    def read(self, size: int = -1, /) -> bytes:
-        try:
-            while not self._rest:
-                self._rest = next(self._chunks)
-        except StopIteration:
-            return b""
-        except httpx2.HTTPError as error:
-            host = self._response.url.host
-            raise TransientError(f"{host} broke off: {reason(error)}") from None
-        if size < 0:
-            size = len(self._rest)
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
-
-    def close(self) -> None:
-        self._response.close()
-
-
-def _skip(body: Stream, size: int) -> None:
-    while size:
-        data = body.read(min(size, COPY_SIZE))
-        if not data:
-            return
-        size -= len(data)
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, without the number that the system has for it."""
-    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
-
-
-def file_at(url: str, heading: Heading, web: Web) -> RemoteFile:
-    """The file at `url`, of which `web` gave the heading; called by the last part of the path."""
-    return RemoteFile(
+def file_at(url: str, web: Web) -> tuple[RemoteFile, str]:
+    """The file at `url`, called as its path ends, and its media type. Raises as `web` does."""
+    heading = web.heading((url,))
+    open_, elsewhere = opener(web, (url,), mark=heading.mark, size=heading.size)
+    file = RemoteFile(
         path=basename(urlsplit(url).path),
-        open=partial(web.open, url, headers={}, mark=heading.mark),
+        open=open_,
         # Without a mark nothing tells whether the content is that of another time: fetched anew.
         identity=f"{url} {heading.mark or uuid4().hex} {heading.size}",
         size=heading.size,
         resumes=bool(heading.mark),
+        part=open_ if heading.mark else None,
+        elsewhere=elsewhere,
     )
+    return file, heading.media_type
 
 
 def found(file: RemoteFile, store: BlobStore) -> Blob | None:
@@ -322,40 +74,78 @@ def found(file: RemoteFile, store: BlobStore) -> Blob | None:
     return None
 
 
-def fetch(
-    file: RemoteFile, what: str, store: BlobStore, meter: Meter, stop: threading.Event
-) -> Blob:
-    """Bring `file`, which `store` does not have whole, into it; goes on from the bytes it has.
+def fetch_all(
+    wanted: Sequence[tuple[str, RemoteFile]],
+    store: BlobStore,
+    progress: Progress,
+    patience: Patience,
+) -> dict[str, Blob]:
+    """Bring files, each with a name for messages, into `store`: their blobs, by identity.
 
-    `what` names it in messages. Setting `stop` ends the work with Cancelled at the next byte that
-    arrives, and no later than a stall would. Raises UnavailableError when it cannot be had after
-    several tries, DamagedError when it keeps arriving otherwise than promised; what is here already
-    is kept in the first case.
+    What the store has is not asked for, and of the rest only what is missing. All is tried before
+    a fault is told, and what has arrived is kept. Raises Faults: UnavailableError for what cannot
+    be had after several tries, DamagedError for what arrives otherwise than promised, twice,
+    TargetError if the store cannot be written.
     """
+    blobs = {file.identity: blob for _, file in wanted if (blob := found(file, store))}
+    faults: dict[str, BundlerError] = {}
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(PARALLEL, "download")
+    try:
+        missing = [(what, file) for what, file in wanted if file.identity not in blobs]
+        copied = [(what, file) for what, file in missing if file.copies]
+        with progress.start("reading", sum(file.size or 0 for _, file in copied)) as meter:
+            adoptions = [_Adoption(w, f, store, meter, stop, progress.say) for w, f in copied]
+            list(pool.map(_Adoption.take, adoptions))
+            _settle(adoptions, blobs, faults)
+        missing = [(w, f) for w, f in missing if f.identity not in {**blobs, **faults}]
+        total = sum(file.size or 0 for _, file in missing)
+        left = sum(_unfetched_size(file, store) for _, file in missing)
+        store.check_space(left)
+        with progress.start("downloading", total, total - left) as meter:
+            for _ in range(2):  # What arrived damaged is fetched anew, once.
+                downloads = [_Download(w, f, store, meter, patience, stop) for w, f in missing]
+                parts = [(download, part) for download in downloads for part in download.parts()]
+                list(pool.map(lambda item: item[0].fetch(item[1]), parts))
+                _settle(downloads, blobs, faults)
+                missing = [(d.what, d.file) for d in downloads if isinstance(d.fault, DamagedError)]
+                if stop.is_set():
+                    break
+    finally:
+        # Not waited for: a thread may hang in a read from a network that does not answer.
+        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+    if faults:
+        came = all(isinstance(fault, RequestError) for fault in faults.values())
+        note = "" if came else _kept(wanted, blobs, store)
+        raise Faults(sorted(faults.values(), key=str), note)
+    return blobs
 
-    def attempt() -> Blob:
-        _append(file, store, meter, stop)
-        blob = _verified(file, what, store)
-        store.admit(file.identity, blob)
-        return blob
 
-    def drop() -> None:
-        meter.add(-store.partial_size(file.identity))
-        store.partial(file.identity).unlink(missing_ok=True)
-
-    return _insisting(attempt, what, stop, lambda: store.partial_size(file.identity), drop)
+def missing_size(file: RemoteFile, store: BlobStore) -> int:
+    """Bytes of `file` that are not on this machine even in part."""
+    return 0 if file.copies else _unfetched_size(file, store)
 
 
-def small_content(file: RemoteFile, what: str, store: BlobStore | None = None) -> bytes:
-    """All of a file of at most SMALL bytes, from `store` if it is there. Raises as `fetch` does."""
+def _unfetched_size(file: RemoteFile, store: BlobStore) -> int:
+    return max(0, (file.size or 0) - store.partial(file.identity, file.size).here)
+
+
+def small_content(
+    file: RemoteFile, what: str, patience: Patience, store: BlobStore | None = None
+) -> bytes:
+    """All of a file of at most SMALL bytes, from `store` if it is there.
+
+    Raises UnavailableError, or DamagedError if it arrives otherwise than promised, twice.
+    """
     blob = found(file, store) if store else None
     if store and blob:
         with store.open(blob) as stored:
             return stored.read()
 
-    def attempt() -> bytes:
+    def attempt(open_: Callable[[int], Stream]) -> bytes:
         content = b""
-        with closing(file.open(0)) as body:
+        with closing(open_(0)) as body:
             while len(content) <= SMALL and (data := body.read(COPY_SIZE)):
                 content += data
         sha1 = git_hash(len(content))
@@ -363,122 +153,283 @@ def small_content(file: RemoteFile, what: str, store: BlobStore | None = None) -
         _compare(file, what, len(content), Digest.of(content), sha1.hexdigest())
         return content
 
-    return _insisting(attempt, what, threading.Event(), lambda: 0, lambda: None)
-
-
-def _insisting(
-    attempt: Callable[[], T],
-    what: str,
-    stop: threading.Event,
-    arrived: Callable[[], int],
-    drop: Callable[[], None],
-) -> T:
-    """What `attempt` gives, tried again as long as that may help.
-
-    `arrived`: bytes that are here, by which progress is told. `drop`: forget damaged ones.
-    """
-    failures, corruptions = 0, 0
-    while True:
-        before = arrived()
+    for copy in file.copies:
+        with suppress(DamagedError, RequestError):
+            return attempt(copy.open)
+    fetch = partial(_or_elsewhere, file, partial(attempt, file.open))
+    with _named(what, patience):
         try:
-            return attempt()
-        except TransientError as error:
-            failures = 0 if arrived() > before else failures + 1
-            if failures >= ATTEMPTS:
-                raise UnavailableError(
-                    f"{what}: {error} (after {ATTEMPTS} tries; run the same command again to go on)"
-                ) from None
-            if stop.wait(_wait(failures, error)):
-                raise Cancelled from None
+            return patience.insist(fetch)
         except DamagedError:
-            drop()
-            corruptions += 1
-            if corruptions > 1:
-                raise
-        except UnavailableError as error:
-            raise UnavailableError(f"{what}: {error}") from None
+            return patience.insist(fetch)
 
 
-def patiently(ask: Callable[[], T]) -> T:
-    """What `ask` gives, asked again while the server is in trouble. Raises what `ask` does."""
-    failures = 0
-    while True:
+class _MismatchError(DamagedError):
+    """Content is not what upstream promised."""
+
+
+class _Arrival:
+    """One file on its way into the store: in the end it has a `blob` or a `fault`.
+
+    It has neither if `stop` ended it, or nothing came of it.
+    """
+
+    def __init__(
+        self, what: str, file: RemoteFile, store: BlobStore, meter: Meter, stop: threading.Event
+    ) -> None:
+        self.what = what
+        self.file = file
+        self.blob: Blob | None = None
+        self.fault: BundlerError | None = None
+        self._store = store
+        self._meter = meter
+        self._stop = stop
+
+    @contextmanager
+    def _faults_kept(self) -> Iterator[None]:
+        """What goes wrong is kept for the end; what would go wrong for all stops all."""
         try:
-            return ask()
-        except TransientError as error:
-            failures += 1
-            if failures >= (GREETINGS if isinstance(error, UnreachableError) else ATTEMPTS):
-                raise
-            time.sleep(_wait(failures, error))
+            with told(self._store.root, "--store"):
+                yield
+        except TargetError as error:
+            self._stop.set()  # A full disk is full for all.
+            self.fault = error
+        except BundlerError as error:
+            self.fault = self.fault or error
+        except Cancelled:
+            pass
 
-
-def asked_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds until a server wants to be asked again, if it says so.
-
-    RFC 9110 has Retry-After, in seconds or as a date; the Hub says `t=` in RateLimit too.
-    """
-    said = headers.get("Retry-After", "")
-    if said.isascii() and said.isdigit():
-        return float(said)
-    with suppress(ValueError, TypeError):
-        then = parsedate_to_datetime(said)
-        return max(0.0, (then - datetime.now(then.tzinfo)).total_seconds())
-    match = re.search(r"(?:^|[;,\s])t=(\d{1,6})\b", headers.get("RateLimit", ""))
-    return float(match[1]) if match else None
-
-
-def _wait(failures: int, error: TransientError) -> float:
-    """Seconds: as asked for, else none after progress, then doubling from half a second.
-
-    Spread by chance, so that many do not come back at once.
-    """
-    if error.wait is not None:
-        return min(error.wait, _LONGEST_ASKED_WAIT)
-    if not failures:
-        return 0.0
-    return min(_LONGEST_WAIT, 2.0 ** (failures - 2)) * random.uniform(1, 1.5)
-
-
-def _append(file: RemoteFile, store: BlobStore, meter: Meter, stop: threading.Event) -> None:
-    """Read what the partial file lacks."""
-    offset = store.partial_size(file.identity)
-    if offset and (file.size is None or not file.resumes):
-        # Nothing tells whether the bytes here are some of it, or all, or of something else.
-        meter.add(-offset)
-        store.partial(file.identity).unlink()
-        offset = 0
-    if file.size is not None and offset >= file.size > 0:
-        return
-    with (
-        open(store.partial(file.identity), "ab") as partial,
-        closing(file.open(offset)) as body,
-    ):
-        while data := body.read(COPY_SIZE):
-            if stop.is_set():
-                raise Cancelled
-            partial.write(data)
-            meter.add(len(data))
-            offset += len(data)
-            if file.size is not None and offset > file.size:
-                return
-    if file.size is not None and offset < file.size:
-        raise TransientError(f"the answer ended after {offset:,} of {file.size:,} bytes")
-
-
-def _verified(file: RemoteFile, what: str, store: BlobStore) -> Blob:
-    """The blob that the partial file is. Raises DamagedError if upstream promised another."""
-    partial = store.partial(file.identity)
-    size = partial.stat().st_size
-    sha256 = hashlib.sha256()
-    sha1 = git_hash(size)
-    with open(partial, "rb", buffering=0) as content:
+    def _blob_of(self, content: Stream, count: Callable[[int], None]) -> Blob:
+        """The blob that a stream is. Raises DamagedError if upstream promised another."""
+        sha256 = hashlib.sha256()
+        sha1 = git_hash(self.file.size or 0)
+        size = 0
         while data := content.read(COPY_SIZE):
+            if self._stop.is_set():
+                raise Cancelled
             sha256.update(data)
-            if file.git_sha1 is not None:
+            if self.file.git_sha1 is not None:
                 sha1.update(data)
-    digest = Digest(sha256.hexdigest())
-    _compare(file, what, size, digest, sha1.hexdigest())
-    return Blob(digest, size)
+            size += len(data)
+            count(len(data))
+        digest = Digest(sha256.hexdigest())
+        _compare(self.file, self.what, size, digest, sha1.hexdigest())
+        return Blob(digest, size)
+
+
+class _Adoption(_Arrival):
+    """Looks whether what is on this machine is the file; if it is not, nothing comes of it."""
+
+    def __init__(
+        self,
+        what: str,
+        file: RemoteFile,
+        store: BlobStore,
+        meter: Meter,
+        stop: threading.Event,
+        say: Callable[[str], None],
+    ) -> None:
+        super().__init__(what, file, store, meter, stop)
+        self._say = say
+
+    def take(self) -> None:
+        """Take in the first copy that is what upstream says."""
+        with self._faults_kept():
+            for copy in self.file.copies:
+                try:
+                    with closing(copy.open(0)) as content:
+                        blob = self._blob_of(content, self._meter.add)
+                except (DamagedError, RequestError) as error:
+                    if isinstance(error, _MismatchError) and self.file.is_here:
+                        raise DamagedError(
+                            f"{self.what} is damaged in {copy.path}: delete it, and have it "
+                            "downloaded again"
+                        ) from None
+                    if self.file.is_here:
+                        raise
+                    self._say(f"{copy.path} is not what upstream has, and is downloaded")
+                else:
+                    self._store.adopt(self.file.identity, copy, blob)
+                    self.blob = blob
+                    return
+
+
+class _Download(_Arrival):
+    """Fetches a file, by several threads at once if it has several parts."""
+
+    def __init__(
+        self,
+        what: str,
+        file: RemoteFile,
+        store: BlobStore,
+        meter: Meter,
+        patience: Patience,
+        stop: threading.Event,
+    ) -> None:
+        super().__init__(what, file, store, meter, stop)
+        self._patience = patience
+        self._partial = store.partial(file.identity, file.size)
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._streamed = self._finished = False
+        self._splits = self._partial.count > 1 and file.part is not None and file.resumes
+
+    def parts(self) -> list[int]:
+        """What to call `fetch` with, once each."""
+        return (self._partial.missing if self._splits else []) or [0]
+
+    def fetch(self, part: int) -> None:
+        """Bring one part; with the last of them the file is compared and becomes a blob."""
+        with self._faults_kept(), _named(self.what, self._patience), self._opened() as wanted:
+            if wanted:
+                self._bring(part)
+
+    @contextmanager
+    def _opened(self) -> Iterator[bool]:
+        """The partial file is open as long as some thread needs it; none does in the end."""
+        with self._lock:
+            wanted = not (self.blob or self.fault or self._stop.is_set())
+            if wanted and self._threads == 0:
+                self._partial.__enter__()
+            self._threads += wanted
+        try:
+            yield wanted
+        finally:
+            with self._lock:
+                self._threads -= wanted
+                if wanted and self._threads == 0:
+                    self._partial.__exit__()
+
+    def _bring(self, part: int) -> None:
+        try:
+            if self.file.part is None or not self._splits:
+                raise NoPartsError("it comes as a whole")
+            self._insist(partial(self._read_part, part, self.file.part))
+        except NoPartsError:
+            if self._is_first("_streamed"):
+                self._insist(self._read_all)
+        is_whole = self._streamed if self.file.size is None else not self._partial.missing
+        if is_whole and self._is_first("_finished"):
+            self._finish()
+
+    def _insist(self, attempt: Callable[[], None]) -> None:
+        with_others = partial(_or_elsewhere, self.file, attempt)
+        try:
+            self._patience.insist(with_others, lambda: self._partial.here, self._stop)
+        except WrongSizeError:
+            raise  # Of the bytes that are here nothing is said.
+        except DamagedError:
+            self._drop()
+            raise
+
+    def _is_first(self, flag: str) -> bool:
+        """Whether no other thread was here before."""
+        with self._lock:
+            before = getattr(self, flag)
+            setattr(self, flag, True)
+            return not before
+
+    def _read_part(self, part: int, open_part: Callable[[int, int], Stream]) -> None:
+        start, stop = self._partial.span(part)
+        assert stop is not None
+        if start < stop:
+            with closing(open_part(start, stop)) as body:
+                start = self._receive(body, start, stop)
+            if start < stop:
+                raise TransientError(f"the answer ended at byte {start:,} of {stop:,}")
+
+    def _read_all(self) -> None:
+        if self._partial.here and (self.file.size is None or not self.file.resumes):
+            # Nothing tells whether the bytes here are some of it, or all, or of something else.
+            self._drop()
+        missing = self._partial.missing
+        if missing:
+            start, _ = self._partial.span(missing[0])
+            size = self.file.size
+            with closing(self.file.open(start)) as body:
+                start = self._receive(body, start, size)
+            if size is not None and start < size:
+                raise TransientError(f"the answer ended at byte {start:,} of {size:,}")
+            if size is not None and start > size:
+                raise _MismatchError(
+                    f"{self.what} arrives with more than its {size:,} bytes: something on the way "
+                    "alters it; try another network or mirror"
+                )
+
+    def _receive(self, body: Stream, start: int, stop: int | None) -> int:
+        """Write what `body` gives from byte `start` of the content on; up to where it got.
+
+        It is read to its end, so that the connection can be used again, but not far beyond `stop`.
+        """
+        while (stop is None or start <= stop) and (data := body.read(COPY_SIZE)):
+            if self._stop.is_set():
+                raise Cancelled
+            self._meter.add(self._partial.write(start, data))
+            start += len(data)
+        return start
+
+    def _finish(self) -> None:
+        self._partial.finish()
+        try:
+            with open(self._partial.path, "rb", buffering=0) as content:
+                blob = self._blob_of(content, lambda _: None)
+        except _MismatchError:
+            self._drop()
+            self.file.elsewhere()
+            raise
+        self._store.admit(self.file.identity, self._partial.path, blob)
+        self.blob = blob
+
+    def _drop(self) -> None:
+        self._meter.add(-self._partial.here)
+        self._partial.clear()
+
+
+def _or_elsewhere(file: RemoteFile, attempt: Callable[[], T]) -> T:
+    """What `attempt` gives; if it fails, the next one begins at another place."""
+    try:
+        return attempt()
+    except (TransientError, DamagedError):
+        file.elsewhere()
+        raise
+
+
+@contextmanager
+def _named(what: str, patience: Patience) -> Iterator[None]:
+    """Say in an error which file it is about."""
+    try:
+        yield
+    except TransientError as error:
+        raise UnavailableError(
+            f"{what}: {error} (after {patience.retries} tries; run the same command again to go on)"
+        ) from None
+    except UnavailableError as error:
+        raise UnavailableError(f"{what}: {error}") from None
+    except WrongSizeError as error:
+        raise WrongSizeError(f"{what}: {error}") from None
+
+
+def _settle(
+    arrivals: Sequence[_Arrival], blobs: dict[str, Blob], faults: dict[str, BundlerError]
+) -> None:
+    """Sort out what has come of `arrivals`, by identity; later news count."""
+    for arrival in arrivals:
+        identity = arrival.file.identity
+        if arrival.blob is not None:
+            blobs[identity] = arrival.blob
+            faults.pop(identity, None)
+        elif arrival.fault is not None:
+            faults[identity] = arrival.fault
+
+
+def _kept(
+    wanted: Sequence[tuple[str, RemoteFile]], blobs: dict[str, Blob], store: BlobStore
+) -> str:
+    """What there is to say when not all could be had."""
+    here = sum(file.identity in blobs for _, file in wanted)
+    if not here or all(file.is_here for _, file in wanted):
+        return ""
+    return f"{here:,} of {len(wanted):,} files are in {store.root}: what came is not fetched again"
 
 
 def _compare(file: RemoteFile, what: str, size: int, digest: Digest, git_sha1: str) -> None:
@@ -491,7 +442,7 @@ def _compare(file: RemoteFile, what: str, size: int, digest: Digest, git_sha1: s
     ):
         promised = file.digest.hex if file.digest else file.sha256_prefix
         sums = f" (sha256 {digest.hex[:12]}…, not {promised[:12]}…)" if promised else ""
-        raise DamagedError(
+        raise _MismatchError(
             f"{what} arrived otherwise than upstream says it is, twice{sums}: something on the way "
             "alters it; try another network or mirror"
         )

@@ -70,10 +70,11 @@ class TrustError(BundlerError):
 
 
 class Faults(BundlerError):
-    """Several faults of one request, told together."""
+    """Several faults of one request, told together; `note` is what else there is to say."""
 
-    def __init__(self, errors: Sequence[BundlerError]) -> None:
+    def __init__(self, errors: Sequence[BundlerError], note: str = "") -> None:
         super().__init__("\n".join(str(error) for error in errors))
+        self.note = note
         self.errors = tuple(errors)
         self.exit_code = min(error.exit_code for error in errors)
 

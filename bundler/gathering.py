@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +11,14 @@ from tempfile import TemporaryDirectory
 
 from bundler.code import HUBCONF, code_of, wants_hubconf
 from bundler.digest import Blob
-from bundler.download import Cancelled, fetch, found
+from bundler.download import fetch_all
 from bundler.errors import (
     BundlerError,
     DamagedError,
     Faults,
     FormatError,
     RequestError,
-    TargetError,
     UnavailableError,
-    amount,
 )
 from bundler.layouts import layout_of
 from bundler.layouts.flat import flattened
@@ -31,10 +26,11 @@ from bundler.layouts.placement import Placement
 from bundler.locked import PREPARED, absent, pinned
 from bundler.manifest import Code, FileEntry, Manifest, Snapshot
 from bundler.names import plain_text, relative_path
-from bundler.planning import PARALLEL, PackPlan, contents, missing_size
+from bundler.patience import Patience
+from bundler.planning import PackPlan, contents
 from bundler.prepared import can_prepare, prepare
 from bundler.progress import Progress
-from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.remote import RemoteSnapshot
 from bundler.store import BlobStore
 from bundler.survey import without_contradictions
 from bundler.whole_file import told
@@ -42,21 +38,26 @@ from bundler.zip_archive import from_zip
 
 
 def gather(
-    plan: PackPlan, locked: Manifest | None, store: BlobStore, progress: Progress
+    plan: PackPlan,
+    locked: Manifest | None,
+    store: BlobStore,
+    progress: Progress,
+    patience: Patience,
 ) -> tuple[Manifest, tuple[str, ...]]:
     """Bring everything in `plan` into `store`; the manifest of it, and what there is to say.
 
     `locked`: the manifest that must come of it. Raises Faults, after all has been tried, or
     RequestError, UnavailableError, DamagedError, TargetError.
     """
-    archives = _archives(plan.snapshots, store, progress)
+    zipped = [snapshot for snapshot in plan.snapshots if snapshot.inside is not None]
+    archives = fetch_all(list(contents(zipped)), store, progress, patience)
     with ExitStack() as stack:
         try:
             remote = _taken_apart(plan.snapshots, archives, store, stack, locked=locked is not None)
             if locked is not None:
                 planned = [s for s in locked.snapshots if s.layout != PREPARED]
                 remote = [pinned(r, s) for r, s in zip(remote, planned, strict=True)]
-            blobs = _fetch_all(list(contents(remote)), store, progress)
+            blobs = fetch_all(list(contents(remote)), store, progress, patience)
         except BundlerError as error:
             if _has_damage(error):
                 for blob in archives.values():
@@ -89,14 +90,6 @@ def _check_places(snapshots: Sequence[Snapshot]) -> None:
             raise RequestError(f"this bundle{said}: pack them into two bundles") from None
 
 
-def _archives(
-    snapshots: Sequence[RemoteSnapshot], store: BlobStore, progress: Progress
-) -> dict[str, Blob]:
-    """Bring the archives that snapshots are inside of into the store, by identity."""
-    zipped = [snapshot for snapshot in snapshots if snapshot.inside is not None]
-    return _fetch_all(list(contents(zipped)), store, progress)
-
-
 def _taken_apart(
     snapshots: Sequence[RemoteSnapshot],
     archives: Mapping[str, Blob],
@@ -126,44 +119,6 @@ def _taken_apart(
 def _has_damage(error: BundlerError) -> bool:
     faults = error.errors if isinstance(error, Faults) else (error,)
     return any(isinstance(fault, DamagedError) for fault in faults)
-
-
-def _fetch_all(
-    wanted: Sequence[tuple[str, RemoteFile]], store: BlobStore, progress: Progress
-) -> dict[str, Blob]:
-    """Bring content into the store, by identity. All of it is tried before a fault is told."""
-    stop = threading.Event()
-    blobs = {file.identity: blob for _, file in wanted if (blob := found(file, store))}
-    missing = [(what, file) for what, file in wanted if file.identity not in blobs]
-    faults: list[BundlerError] = []
-    total = sum(file.size or 0 for _, file in missing)
-    done = total - sum(missing_size(file, store) for _, file in missing)
-    _check_store_space(total - done, store)
-    pool = ThreadPoolExecutor(PARALLEL, "download")
-    with progress.start("downloading", total, done) as meter:
-
-        def fetched(item: tuple[str, RemoteFile]) -> None:
-            what, file = item
-            try:
-                with told(store.root, "--store"):
-                    blobs[file.identity] = fetch(file, what, store, meter, stop)
-            except TargetError as error:
-                stop.set()  # A full disk is full for all.
-                faults.append(error)
-            except BundlerError as error:
-                faults.append(error)
-            except Cancelled:
-                pass
-
-        try:
-            list(pool.map(fetched, missing))
-        finally:
-            # Not waited for: a thread may hang in a read from a network that does not answer.
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-    if faults:
-        raise Faults(sorted(faults, key=str))
-    return blobs
 
 
 def _snapshot(remote: RemoteSnapshot, blobs: dict[str, Blob]) -> Snapshot:
@@ -233,12 +188,3 @@ def _with_code(snapshot: Snapshot, store: BlobStore) -> Snapshot:
         for item in code_of(snapshot, store.open)
     ]
     return replace(snapshot, code=tuple(code))
-
-
-def _check_store_space(needed: int, store: BlobStore) -> None:
-    free = shutil.disk_usage(store.root).free
-    if needed > free:
-        raise TargetError(
-            f"the store {store.root} has {amount(free)} free, and {amount(needed)} are to be "
-            "downloaded: free some space, or name another folder with --store"
-        )

@@ -1,82 +1,93 @@
 """One Hugging Face Hub repository at one revision -> a pinned list of its files.
 
-Metadata comes through huggingface_hub, which knows the Hub's ways; content through `download`,
-which resumes. Nothing is asked of, or written to, the user's own cache.
+Metadata and content alike come through `web`, so that retries, mirrors, proxies and tokens have one
+rule each; names, addresses and the token are huggingface_hub's. The answers are those of the Hub's
+API, as huggingface_hub/hf_api.py reads them. Nothing is written to the user's own cache.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 import httpx2
-from huggingface_hub import HfApi, get_token, hf_hub_url
-from huggingface_hub.errors import (
-    DisabledRepoError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-    RevisionNotFoundError,
-)
-from huggingface_hub.hf_api import (
-    BlobLfsInfo,
-    DatasetInfo,
-    ModelInfo,
-    RepoFile,
-    SpaceInfo,
-)
+from huggingface_hub import constants, get_token, hf_hub_url
+from huggingface_hub.errors import HFValidationError
 
-from bundler.digest import Digest, Stream
-from bundler.download import (
-    STALL_SECONDS,
-    TransientError,
-    UnreachableError,
-    Web,
-    asked_wait,
-    patiently,
-    reason,
-)
+from bundler.digest import Digest
 from bundler.errors import RequestError, UnavailableError, shown
 from bundler.names import plain_text
 from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.web import Explain, Web, host_of, opener, origin
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 LAYOUT = "hf-cache"
 _COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
 _SHORT_HASH = re.compile(r"[0-9a-f]{7,39}")
+_NEXT_PAGE = re.compile(r"<(?P<link>[^<>]*?(?P<path>/api/[^<>]*))>\s*;\s*rel=\"?next\"?")
 _LISTING_LIMIT = 50_000
 """Files from which on the Hub's description may be cut short, and the tree is asked instead."""
+_LONGEST_ANSWER = 256 << 20
+"""Bytes; the description of 50,000 files has some 15 million."""
 
 
 class NoRepositoryError(UnavailableError):
     """There is none of that name and kind, as far as the Hub tells."""
 
 
-T = TypeVar("T")
-RepoInfo = ModelInfo | DatasetInfo | SpaceInfo
+def find_endpoints(named: Sequence[str]) -> tuple[str, ...]:
+    """The hubs to ask, in order: that of `HF_ENDPOINT`, then those `named`, else the public one.
+
+    Raises RequestError for one that is no address.
+    """
+    configured = os.environ.get("HF_ENDPOINT")
+    endpoints = [*([configured] if configured else []), *named] or [DEFAULT_ENDPOINT]
+    for endpoint in endpoints:
+        if not _is_address(endpoint):
+            raise RequestError(f"the endpoint {shown(endpoint)} is no http or https address")
+    return tuple(dict.fromkeys(endpoint.rstrip("/") for endpoint in endpoints))
+
+
+def find_tokens(places: Sequence[str], token_for: Sequence[str] = ()) -> dict[str, str]:
+    """The user's token, by each origin that it may be sent to.
+
+    That is the Hub that is set up here, for which it was given, and those `places` whose host is in
+    `token_for`, whatever else a command line names. Raises RequestError for a host of which there
+    is no place, and for what can be no token.
+    """
+    token = get_token()
+    hosts = {urlsplit(place).netloc for place in places}
+    for host in token_for:
+        if host not in hosts:
+            raise RequestError(
+                f"--token-for {shown(host)} is the host of no --endpoint and no --mirror"
+            )
+    if token is None:
+        return {}
+    if not token.isascii() or not token.isprintable():
+        raise RequestError("the token has a character that no token has: copy it again")
+    trusted = {origin(DEFAULT_ENDPOINT), origin(os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT)}
+    trusted |= {origin(place) for place in places if urlsplit(place).netloc in token_for}
+    return dict.fromkeys(trusted, token)
 
 
 class Hub:
-    """The Hub at one endpoint. `endpoint`: None for `HF_ENDPOINT`, or else the public one."""
+    """The Hub at `endpoints`, each of which is asked when those before it do not help.
 
-    def __init__(self, web: Web, endpoint: str | None = None) -> None:
-        configured = os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-        self.endpoint = (endpoint or configured).rstrip("/")
-        if not _is_address(self.endpoint):
-            raise RequestError(f"the endpoint {shown(self.endpoint)} is no http or https address")
-        # The token was given for the Hub that is set up, not for whatever a command line names.
-        trusted = {urlsplit(DEFAULT_ENDPOINT).netloc, urlsplit(configured).netloc}
-        self._token = get_token() if urlsplit(self.endpoint).netloc in trusted else None
-        if self._token is not None and not self._token.isascii():
-            raise RequestError("the token has a character that no token has: copy it again")
-        self._api = HfApi(self.endpoint, token=self._token or False)
+    `trusted`: the origins that get the user's token.
+    """
+
+    def __init__(self, web: Web, endpoints: Sequence[str], trusted: Sequence[str] = ()) -> None:
         self._web = web
+        self._endpoints = tuple(endpoints)
+        self._trusted = frozenset(trusted)
 
     def snapshot(
         self,
@@ -86,203 +97,256 @@ class Hub:
         revision: str | None,
         specs: tuple[str, ...] = (),
     ) -> RemoteSnapshot:
-        """All files of the repository `name` at `revision` (None: `main`).
-
-        `kind`: model, dataset or space. `specs`: other words that it was asked for with. Raises
-        RequestError for a name that no repository can have, UnavailableError if there is none, it
-        is not open to the user, or the Hub is not reached.
-        """
-        revision = revision or "main"
+        """As `remote.Repositories` has it."""
+        if constants.HF_HUB_OFFLINE:
+            raise UnavailableError(
+                "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set here, which forbids downloads: pack "
+                "in a shell where neither is, or what this machine has already with --offline"
+            )
         try:
-            info = self._asked(lambda: self._info(kind, name, revision))
-            commit_hash = str(info.sha)
-            files = self._asked(lambda: self._files(kind, name, commit_hash, info))
+            hf_hub_url(name, "-")
         except HFValidationError:
             raise RequestError(f"{name!r} is not a repository's name: write org/name") from None
-        except OfflineModeIsEnabled:
-            raise UnavailableError(
-                "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set here, which forbids downloads: "
-                "pack in a shell where neither is"
-            ) from None
-        except httpx2.HTTPError as error:
-            raise self._explained(error, kind, name, revision) from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise UnavailableError(
-                f"{self.endpoint} does not answer as a hub does: check the network, or --endpoint"
-            ) from None
+        revision = revision or "main"
+        info = self._info(kind, name, revision)
+        files = self._files(kind, name, info)
         if info.gated and files:
-            self._check_gate(kind, name, commit_hash, files[0])
+            # A gated repository shows its files to all and gives them to some: ask for one.
+            urls = self._urls(kind, name, info.commit_hash, files[0].path)
+            self._web.heading(urls, partial(self._refusal, kind, name))
         return RemoteSnapshot(
             source=source,
             name=name,
             layout=LAYOUT,
             files=tuple(sorted(files, key=lambda file: file.path)),
             kind=kind,
-            aliases=() if info.id == name else (str(info.id),),
+            aliases=() if info.name == name else (info.name,),
             revision=revision,
-            commit_hash=commit_hash,
-            license=_license(info),
+            commit_hash=info.commit_hash,
+            license=info.license,
             specs=specs,
-            notes=_notes(name, str(info.id)),
+            notes=_notes(name, info.name),
         )
 
-    def _asked(self, ask: Callable[[], T]) -> T:
-        """What `ask` gives, asked again while the Hub is in trouble; raises what `ask` does."""
-
-        def attempt() -> T:
-            try:
-                return ask()
-            except HfHubHTTPError as error:
-                if error.response.status_code == 429 or error.response.status_code >= 500:
-                    wait = asked_wait(error.response.headers)
-                    raise TransientError(str(error), wait) from error
-                raise
-            except httpx2.HTTPError as error:
-                raise UnreachableError(str(error)) from error
-
-        try:
-            return patiently(attempt)
-        except TransientError as error:
-            if isinstance(error.__cause__, httpx2.HTTPError):
-                raise error.__cause__ from None
-            raise
-
-    def _info(self, kind: str, name: str, revision: str) -> RepoInfo:
+    def _info(self, kind: str, name: str, revision: str) -> _Info:
         """The Hub's description of a repository, pinned to a commit."""
 
-        def ask(revision: str) -> RepoInfo:
-            info = self._api.repo_info(
-                name, repo_type=kind, revision=revision, files_metadata=True, timeout=STALL_SECONDS
-            )
-            assert isinstance(info, RepoInfo)
-            return info
+        def ask(revision: str) -> _Info:
+            path = f"/api/{kind}s/{name}/revision/{quote(revision, safe='')}?blobs=true"
+            urls = [f"{endpoint}{path}" for endpoint in self._endpoints]
+            explain = partial(self._absence, kind, name, revision)
+            return self._web.read(urls, _LONGEST_ANSWER, _Info.parse, explain)
 
         try:
-            info = ask(revision)
-        except RevisionNotFoundError:
+            return ask(revision)
+        except _NoRevisionError:
             # Libraries pin short hashes (transformers' pipelines do), which the Hub does not take.
             full = self._full_hash(kind, name, revision)
             if full is None:
                 raise
-            info = ask(full)
-        if not _COMMIT_HASH.fullmatch(str(info.sha)) or not _NAME.fullmatch(info.id):
-            raise ValueError("no commit, or no name")
-        return info
+            return ask(full)
 
     def _full_hash(self, kind: str, name: str, revision: str) -> str | None:
         """The one commit on the main branch that `revision` abbreviates."""
         if not _SHORT_HASH.fullmatch(revision):
             return None
-        commits = self._api.list_repo_commits(name, repo_type=kind)
-        found = [c.commit_id for c in commits if c.commit_id.startswith(revision)]
-        return found[0] if len(found) == 1 else None
+        commits = self._pages(f"/api/{kind}s/{name}/commits/main", kind, name)
+        found = {str(commit["id"]) for commit in commits if commit["id"].startswith(revision)}
+        return found.pop() if len(found) == 1 else None
 
-    def _files(self, kind: str, name: str, commit_hash: str, info: RepoInfo) -> list[RemoteFile]:
-        siblings = info.siblings or []
-        if len(siblings) < _LISTING_LIMIT:
-            return [
-                self._file(kind, name, commit_hash, s.rfilename, s.size, s.blob_id, s.lfs)
-                for s in siblings
-            ]
-        tree = self._api.list_repo_tree(name, recursive=True, revision=commit_hash, repo_type=kind)
-        return [
-            self._file(kind, name, commit_hash, item.path, item.size, item.blob_id, item.lfs)
-            for item in tree
-            if isinstance(item, RepoFile)
-        ]
+    def _files(self, kind: str, name: str, info: _Info) -> list[RemoteFile]:
+        listed = info.files
+        # Some mirrors leave the sizes out of the description.
+        if listed is None or len(listed) >= _LISTING_LIMIT:
+            path = f"/api/{kind}s/{name}/tree/{info.commit_hash}?recursive=true&expand=false"
+            entries = self._pages(path, kind, name)
+            listed = [_Listed.of_tree(entry) for entry in entries if entry["type"] == "file"]
+        return [self._file(kind, name, info.commit_hash, item) for item in listed]
 
-    def _file(
-        self,
-        kind: str,
-        name: str,
-        commit_hash: str,
-        path: str,
-        size: int | None,
-        blob_id: str | None,
-        lfs: BlobLfsInfo | None,
-    ) -> RemoteFile:
-        url = self._url(kind, name, commit_hash, path)
-        if lfs is not None:
-            size, etag = lfs.size, lfs.sha256
-        else:
-            etag = blob_id or ""
-        digest = Digest(etag) if lfs is not None else None
-        if size is None or size < 0:
-            raise ValueError("a file without a size")
+    def _pages(self, path: str, kind: str, name: str) -> Iterator[dict[str, Any]]:
+        """The entries of a list that the Hub gives page by page.
+
+        A mirror passes on where the next page is in the original's words, under the name of the
+        original. It is asked of whoever was asked for the first; only where none of these turns
+        pages, as one in front of the Hub may not, of the original.
+        """
+        urls, seen = [f"{endpoint}{path}" for endpoint in self._endpoints], {path}
+        explain: Explain = partial(self._absence, kind, name, "")
+        while urls:
+            page = self._web.read(urls, _LONGEST_ANSWER, partial(_Page.parse, seen=seen), explain)
+            yield from page.entries
+            explain = _unexplained  # It is there: what is said of a later page is of that alone.
+            following = page.following
+            seen.add(following)
+            urls = [e + following for e in self._endpoints] + [page.link] if following else []
+
+    def _file(self, kind: str, name: str, commit_hash: str, listed: _Listed) -> RemoteFile:
+        urls = self._urls(kind, name, commit_hash, listed.path)
+        open_, elsewhere = opener(
+            self._web, urls, explain=partial(self._refusal, kind, name), size=listed.size
+        )
+        digest, blob_id = listed.digest, listed.blob_id
         return RemoteFile(
-            path=path,
-            open=partial(self._open, name, url),
-            identity=str(digest) if digest else f"git:{blob_id}" if blob_id else url,
-            size=size,
+            path=listed.path,
+            open=open_,
+            identity=str(digest) if digest else f"git:{blob_id}" if blob_id else urls[-1],
+            size=listed.size,
             digest=digest,
-            git_sha1=blob_id if lfs is None else None,
-            etag=etag or None,
+            git_sha1=None if digest else blob_id,
+            etag=digest.hex if digest else blob_id,
+            part=open_ if digest else None,
+            elsewhere=elsewhere,
         )
 
-    def _url(self, kind: str, name: str, commit_hash: str, path: str) -> str:
-        return hf_hub_url(name, path, repo_type=kind, revision=commit_hash, endpoint=self.endpoint)
+    def _urls(self, kind: str, name: str, commit_hash: str, path: str) -> list[str]:
+        return [
+            hf_hub_url(name, path, repo_type=kind, revision=commit_hash, endpoint=endpoint)
+            for endpoint in self._endpoints
+        ]
 
-    def _open(self, name: str, url: str, offset: int) -> Stream:
-        return self._web.open(url, offset, self._headers(), partial(self._refusal, name))
+    def _is_endpoint(self, response: httpx2.Response) -> bool:
+        return any(response.url.host == urlsplit(e).hostname for e in self._endpoints)
 
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
-
-    def _check_gate(self, kind: str, name: str, commit_hash: str, file: RemoteFile) -> None:
-        """A gated repository shows its files to all and gives them to some: ask for one."""
-        url = self._url(kind, name, commit_hash, file.path)
-        explain = partial(self._refusal, name)
-        refusal = patiently(lambda: self._web.refusal(url, self._headers(), explain))
-        if refusal is not None:
-            raise refusal
-
-    def _refusal(self, name: str, response: httpx2.Response) -> UnavailableError | None:
+    def _refusal(self, kind: str, name: str, response: httpx2.Response) -> UnavailableError | None:
         """What a refused file means."""
-        if response.url.host != urlsplit(self.endpoint).hostname:
+        if not self._is_endpoint(response) or response.status_code not in (401, 403):
             return None
-        if response.status_code in (401, 403):
+        return UnavailableError(
+            f"{name} is gated or private: accept its terms at {_page_of(response, kind, name)}, "
+            f"{self._advice(response)}"
+        )
+
+    def _absence(
+        self, kind: str, name: str, revision: str, response: httpx2.Response
+    ) -> UnavailableError | None:
+        """What a refused answer of the API means, by the codes that the Hub gives."""
+        if not self._is_endpoint(response):
+            return None
+        host, status = response.url.netloc.decode(), response.status_code
+        code = response.headers.get("X-Error-Code")
+        if code == "GatedRepo":
             return UnavailableError(
-                f"{name} is gated or private: accept its terms at {self.endpoint}/{name}, "
-                f"{self._advice()}"
+                f"{name} is gated: accept its terms at {_page_of(response, kind, name)}, "
+                f"{self._advice(response)}"
             )
-        return None
-
-    def _advice(self) -> str:
-        if self._token is None and get_token() is not None:
-            return (
-                f"and note that your token is not sent to {urlsplit(self.endpoint).netloc}: "
-                "set HF_ENDPOINT to it if it is the hub that the token is for"
+        if code == "RevisionNotFound":
+            return _NoRevisionError(
+                f"{name} has no branch, tag or commit {revision!r} on {host}: check the spelling"
             )
-        if self._token is None:
-            return "then log in with `hf auth login`, or set HF_TOKEN"
-        return "and check that your token may read it"
-
-    def _explained(
-        self, error: httpx2.HTTPError, kind: str, name: str, revision: str
-    ) -> UnavailableError:
-        host = urlsplit(self.endpoint).netloc
-        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-        if isinstance(error, GatedRepoError):
-            said = f"{name} is gated: accept its terms at {self.endpoint}/{name}, {self._advice()}"
-        elif isinstance(error, RevisionNotFoundError):
-            said = f"{name} has no branch, tag or commit {revision!r} on {host}: check the spelling"
-        elif isinstance(error, DisabledRepoError):
-            said = f"{host} refuses access to {name}: the repository is disabled"
-        elif status in (401, 404):
-            advice = self._advice().removeprefix("then ")
+        if response.headers.get("X-Error-Message") == "Access to this resource is disabled.":
+            return UnavailableError(f"{host} refuses access to {name}: the repository is disabled")
+        if status in (401, 404):
+            advice = self._advice(response).removeprefix("then ")
             return NoRepositoryError(
                 f"{host} has no {kind} {name}: check the spelling; if it is private, {advice}"
             )
-        elif status == 403:
-            said = f"{host}, or a proxy on the way, refuses access to {name}"
-        elif status is not None:
-            said = f"{host} answered {status} when asked for {name}: try again later"
-        else:
-            said = (
-                f"{host} cannot be reached ({reason(error)}): check the network, "
-                "or name a mirror with --endpoint"
+        if status == 403:
+            return UnavailableError(f"{host}, or a proxy on the way, refuses access to {name}")
+        return None
+
+    def _advice(self, response: httpx2.Response) -> str:
+        """How to be let in."""
+        if get_token() is None:
+            return "then log in with `hf auth login`, or set HF_TOKEN"
+        if origin(str(response.url)) not in self._trusted:
+            host = host_of(str(response.url))
+            return (
+                f"and note that your token is not sent to {host}: say --token-for {host} if it is "
+                "a hub that the token is for"
             )
-        return UnavailableError(said)
+        return "and check that your token may read it"
+
+
+class _NoRevisionError(UnavailableError):
+    """The repository is there, and no such revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A file as the Hub lists it; `digest` is there for large files only."""
+
+    path: str
+    size: int
+    digest: Digest | None
+    blob_id: str | None
+
+    @classmethod
+    def of_sibling(cls, entry: dict[str, Any]) -> _Listed:
+        """From the description of a repository. Raises ValueError and the like."""
+        return cls.of(entry["rfilename"], entry.get("size"), entry.get("blobId"), entry, "sha256")
+
+    @classmethod
+    def of_tree(cls, entry: dict[str, Any]) -> _Listed:
+        """From a list of files. Raises ValueError and the like."""
+        return cls.of(entry["path"], entry.get("size"), entry.get("oid"), entry, "oid")
+
+    @classmethod
+    def of(
+        cls, path: str, size: int | None, blob_id: str | None, entry: dict[str, Any], sha256: str
+    ) -> _Listed:
+        lfs = entry.get("lfs")
+        if lfs is not None:
+            size = lfs["size"]
+        if not isinstance(path, str) or not isinstance(size, int) or size < 0:
+            raise ValueError("no path, or no size")
+        if blob_id is not None and not _COMMIT_HASH.fullmatch(blob_id):
+            raise ValueError("no git id")
+        return cls(path, size, Digest(lfs[sha256]) if lfs is not None else None, blob_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Info:
+    """What the Hub says of a repository at one revision; `name` is the one that it has now."""
+
+    name: str
+    commit_hash: str
+    gated: bool
+    license: str | None
+    files: list[_Listed] | None
+
+    @classmethod
+    def parse(cls, text: bytes, _: object) -> _Info:
+        """Raises ValueError and the like for what no hub says."""
+        info = json.loads(text)
+        name, commit_hash = info["id"], info["sha"]
+        if not _COMMIT_HASH.fullmatch(commit_hash) or not _NAME.fullmatch(name):
+            raise ValueError("no commit, or no name")
+        card = info.get("cardData")
+        siblings = info.get("siblings") or []
+        has_sizes = all("size" in sibling for sibling in siblings)
+        files = [_Listed.of_sibling(sibling) for sibling in siblings] if has_sizes else None
+        license = _license(card) if isinstance(card, dict) else None
+        return cls(name, commit_hash, bool(info.get("gated")), license, files)
+
+
+def _unexplained(_: object) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Some entries of a list. `link`: the address of the next page; `following`: its path."""
+
+    entries: list[dict[str, Any]]
+    link: str
+    following: str
+
+    @classmethod
+    def parse(cls, text: bytes, headers: Mapping[str, str], seen: Container[str]) -> _Page:
+        """Raises ValueError for what is no page, or leads to one that was `seen`."""
+        entries = json.loads(text)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError("not a list")
+        found = _NEXT_PAGE.search(headers.get("Link", ""))
+        if found is not None and found["path"] in seen:
+            raise ValueError("the same page again")
+        return cls(entries, found["link"] if found else "", found["path"] if found else "")
+
+
+def _page_of(response: httpx2.Response, kind: str, name: str) -> str:
+    """Where a person accepts the terms of a repository."""
+    folder = "" if kind == "model" else f"{kind}s/"
+    return f"{origin(str(response.url))}/{folder}{name}"
 
 
 def _is_address(url: str) -> bool:
@@ -301,8 +365,8 @@ def _notes(name: str, canonical: str) -> tuple[str, ...]:
     return (f"{name} is written {canonical} on the Hub: it loads only as one of these two",)
 
 
-def _license(info: RepoInfo) -> str | None:
-    license = info.card_data.get("license") if info.card_data else None
+def _license(card: dict[str, Any]) -> str | None:
+    license = card.get("license")
     if isinstance(license, list):
         license = ", ".join(str(item) for item in license)
     return plain_text(license) if isinstance(license, str) and license else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,11 +12,9 @@ from typing import Any, BinaryIO
 from bundler.archive import write_bundle
 from bundler.code import code_of, refuse_code
 from bundler.digest import Blob, Digest
-from bundler.download import Mirror, Web
-from bundler.errors import DamagedError, RequestError, TargetError
+from bundler.errors import DamagedError, RequestError, TargetError, amount
 from bundler.frames import DEFAULT_LEVEL
 from bundler.gathering import gather
-from bundler.hub import Hub
 from bundler.locked import locked_plan
 from bundler.manifest import Manifest
 from bundler.planning import PackPlan, Planner
@@ -24,8 +22,14 @@ from bundler.progress import Progress, Silent
 from bundler.request import Wanted
 from bundler.selection import Selection
 from bundler.sources import SOURCES, Source
-from bundler.store import BlobStore
+from bundler.space import free_space, same_disk
+from bundler.store import BlobStore, Usage
+from bundler.upstream import Upstream
 from bundler.whole_file import told, whole_file
+
+_SMALLEST_SHARE = 0.5
+"""Of their size, what models can be expected to take in a bundle at the least: weights compress to
+0.78 of it or more, and little else counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +63,46 @@ def _store(folder: Path | str | None) -> BlobStore:
     return BlobStore(Path(folder) if folder else default_store())
 
 
+def open_store(folder: Path | str | None = None, *, clear: bool = False) -> Usage:
+    """What the store at `folder` holds (by default `default_store`); `clear` drops it afterwards.
+
+    Raises TargetError if it is in use, or cannot be emptied.
+    """
+    store = _store(folder)
+    usage = store.usage()
+    if clear and store.root.is_dir():
+        with told(store.root, "--store"), store:
+            store.clear()
+    return usage
+
+
 def plan_pack(
     specs: Sequence[str | Wanted],
     *,
     selection: Selection = Selection(),
-    endpoint: str | None = None,
-    mirrors: Sequence[str] = (),
+    upstream: Upstream = Upstream(),
+    everything: bool = False,
     store: Path | str | None = None,
     closed: bool = True,
     locked: Manifest | None = None,
     code: bool = True,
     sources: Sequence[Source] = SOURCES,
+    progress: Progress | None = None,
 ) -> PackPlan:
     """Resolve `specs` from metadata alone: nothing is downloaded, nothing is written.
 
-    `endpoint`: the Hub to ask, by default that of `HF_ENDPOINT`, else the public one. `mirrors`:
-    `FROM=TO`, addresses and where to look for them first. `store`: the folder that keeps downloads
-    (`default_store`). `closed`: bring what the models need from other repositories too. `locked`:
+    `upstream`: where to look for them. `everything`: pack all that the libraries' caches on this
+    machine hold, too. `store`: the folder that keeps downloads (`default_store`). `closed`: bring
+    what the models need from other repositories too. `locked`:
     instead of `specs`, plan for exactly what this manifest has. `code`: False refuses models that
     hold some, as far as names tell.
 
     Raises Faults with every RequestError and UnavailableError of the request, or TrustError.
     """
     folder = _store(store)
-    with _planner(endpoint, mirrors, sources, folder) as planner:
-        plan = _plan(planner, specs, selection, closed, locked, folder)
+    with upstream.open((progress or Silent()).say) as (hub, web, caches):
+        planner = Planner(hub, web, caches, sources, folder)
+        plan = _plan(planner, specs, selection, closed, everything, locked, folder)
     if not code:
         refuse_code(plan.snapshots)
     return plan
@@ -94,8 +113,8 @@ def pack(
     output: Path | str | BinaryIO,
     *,
     selection: Selection = Selection(),
-    endpoint: str | None = None,
-    mirrors: Sequence[str] = (),
+    upstream: Upstream = Upstream(),
+    everything: bool = False,
     store: Path | str | None = None,
     closed: bool = True,
     locked: Manifest | None = None,
@@ -120,25 +139,20 @@ def pack(
     if isinstance(output, (str, Path)):
         _check_output(Path(output))
     folder = _store(store)
-    with _planner(endpoint, mirrors, sources, folder) as planner:
-        plan = _plan(planner, specs, selection, closed, locked, folder)
+    with upstream.open(progress.say) as (hub, web, caches):
+        planner = Planner(hub, web, caches, sources, folder)
+        plan = _plan(planner, specs, selection, closed, everything, locked, folder)
         if not code:
             refuse_code(plan.snapshots)
         if on_plan is not None:
             on_plan(plan)
         with folder as blobs:
-            manifest, notes = gather(plan, locked, blobs, progress)
+            if isinstance(output, (str, Path)):
+                _check_output_space(Path(output), plan, blobs)
+            manifest, notes = gather(plan, locked, blobs, progress, web.patience)
             if not code:
                 refuse_code(manifest.snapshots, lambda s: code_of(s, blobs.open))
             return replace(_write(manifest, blobs, output, level, jobs, progress), notes=notes)
-
-
-@contextmanager
-def _planner(
-    endpoint: str | None, mirrors: Sequence[str], sources: Sequence[Source], store: BlobStore
-) -> Iterator[Planner]:
-    with closing(Web([Mirror.parse(text) for text in mirrors])) as web:
-        yield Planner(Hub(web, endpoint), web, sources, store)
 
 
 def _plan(
@@ -146,19 +160,24 @@ def _plan(
     specs: Sequence[str | Wanted],
     selection: Selection,
     closed: bool,
+    everything: bool,
     locked: Manifest | None,
     store: BlobStore,
 ) -> PackPlan:
     if locked is not None:
-        if specs or selection != Selection():
+        if specs or everything or selection != Selection():
             raise RequestError(
                 "a locked manifest says what to pack: name no models and no files beside it"
             )
-        return locked_plan(locked, planner, store)
+        plan = locked_plan(locked, planner, store)
+        planner.check_reach(plan)
+        return plan
     if isinstance(specs, str):
         specs = [specs]
     wanted = [Wanted(spec) if isinstance(spec, str) else spec for spec in specs]
-    return planner.plan(wanted, selection, closed)
+    plan = planner.plan(wanted, selection, closed, everything)
+    planner.check_reach(plan)
+    return plan
 
 
 def _write(
@@ -215,3 +234,22 @@ def _check_output(path: Path) -> None:
         raise TargetError(f"the folder {path.parent} does not exist: make it, or change --output")
     if not os.access(path.parent, os.W_OK):
         raise TargetError(f"not allowed to write to {path.parent}: change --output")
+
+
+def _check_output_space(path: Path, plan: PackPlan, store: BlobStore) -> None:
+    """Refuse, before anything is downloaded, an output that is sure not to fit. Raises TargetError.
+
+    What is still to be downloaded takes of the same space if the store is on the same disk.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        return
+    needed = int(plan.size * _SMALLEST_SHARE)
+    share = plan.missing_size if same_disk(path.parent, store.root) else 0
+    free = free_space(path.parent)
+    if needed + share > free:
+        also = f", beside {amount(share)} of downloads," if share else ""
+        raise TargetError(
+            f"{path.parent} has {amount(free)} free, and a bundle of at least {amount(needed)}"
+            f"{also} is to go there: free some space, or name another place with --output"
+        )

@@ -188,7 +188,7 @@ class Target:
                 if cloned:
                     os.rename(name + _PART, name, src_dir_fd=self._blobs, dst_dir_fd=self._blobs)
                 elif mode in (LinkMode.AUTO, LinkMode.HARDLINK):
-                    linked = hard_link(real, self._blobs, name)
+                    linked = hard_link(real, name, self._blobs)
                 if not (cloned or linked) and mode is not LinkMode.AUTO:
                     raise TargetError(
                         f"the disk of {self.root} cannot share files with the cache by "

@@ -8,30 +8,33 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from bundler.caches import Caches
 from bundler.catalogues import catalogue
 from bundler.closure import Need, closure
 from bundler.digest import Stream
-from bundler.download import Web, found, small_content
+from bundler.download import PARALLEL, found, missing_size, small_content
 from bundler.errors import BundlerError, Faults, RequestError, UnavailableError
-from bundler.hub import Hub, NoRepositoryError
+from bundler.hub import NoRepositoryError
 from bundler.names import relative_path
 from bundler.prepared import can_prepare
-from bundler.remote import PathInside, RemoteFile, RemoteSnapshot
+from bundler.remote import PathInside, RemoteFile, RemoteSnapshot, Repositories
 from bundler.request import Wanted
 from bundler.selection import Selection, select
 from bundler.sources import Source, resolve
 from bundler.spec import Spec
 from bundler.store import BlobStore
+from bundler.web import NoPartsError, Web
 
-PARALLEL = 8
-"""Requests and downloads under way at once."""
 _CODE = Selection(include=("*.py", "*.json"))
 """What is carried of a repository that only lends its code."""
+_LONG = 64 << 20
+"""Bytes of a download that is worth a question before."""
 _LONGEST_CHAIN = 8
 """How often what is needed may need something else."""
 
@@ -43,12 +46,17 @@ class PackPlan:
     snapshots: tuple[RemoteSnapshot, ...]
     missing_size: int
     """Of what is still to be downloaded."""
+    remarks: tuple[str, ...] = ()
+    """What there is to say of models that are not among them, one sentence each."""
 
     @classmethod
-    def of(cls, snapshots: Sequence[RemoteSnapshot], store: BlobStore) -> PackPlan:
+    def of(
+        cls, snapshots: Sequence[RemoteSnapshot], store: BlobStore, remarks: Sequence[str] = ()
+    ) -> PackPlan:
         """The plan for `snapshots`, of which `store` may have some content."""
-        missing = (file for _, file in contents(snapshots) if found(file, store) is None)
-        return cls(tuple(snapshots), sum(missing_size(file, store) for file in missing))
+        missing = [file for _, file in contents(snapshots) if found(file, store) is None]
+        size = sum(missing_size(file, store) for file in missing)
+        return cls(tuple(snapshots), size, tuple(remarks))
 
     @property
     def size(self) -> int:
@@ -58,7 +66,8 @@ class PackPlan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know before carrying it, one sentence each."""
-        return tuple(dict.fromkeys(note for s in self.snapshots for note in s.notes))
+        notes = [note for snapshot in self.snapshots for note in snapshot.notes]
+        return tuple(dict.fromkeys([*notes, *self.remarks]))
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
@@ -98,25 +107,40 @@ class _Item:
 
 
 class Planner:
-    """Where specs are resolved: a hub, the rest of the web, and the kinds of model there are."""
+    """Where specs are resolved: a hub, the rest of the web, this machine, the kinds of model."""
 
-    def __init__(self, hub: Hub, web: Web, sources: Sequence[Source], store: BlobStore) -> None:
+    def __init__(
+        self,
+        hub: Repositories,
+        web: Web,
+        caches: Caches,
+        sources: Sequence[Source],
+        store: BlobStore,
+    ) -> None:
         self._hub = hub
+        self._caches = caches
         self._web = web
         self._sources = sources
         self._store = store
 
-    def plan(self, wanted: Sequence[Wanted], selection: Selection, closed: bool) -> PackPlan:
+    def plan(
+        self,
+        wanted: Sequence[Wanted],
+        selection: Selection,
+        closed: bool,
+        everything: bool = False,
+    ) -> PackPlan:
         """Resolve everything `wanted`, and if `closed` what that needs from elsewhere.
 
-        `selection` is for those that bring none of their own. Raises Faults with every fault.
+        `selection` is for those that bring none of their own. `everything`: what the caches of this
+        machine have as well, as it is. Raises Faults with every fault.
         """
-        if not wanted:
+        if not wanted and not everything:
             raise RequestError("no models named: bundler pack --models ORG/NAME … -o FILE")
         todo = [_Item(w.spec, w.selection or selection) for w in dict.fromkeys(wanted)]
         # Each spec once, as far as it is needed; what the user named is chosen by the user.
         known = {_key(item.spec): False for item in todo}
-        snapshots: list[RemoteSnapshot] = []
+        snapshots, remarks = self._kept(selection) if everything else ([], [])
         for _ in range(_LONGEST_CHAIN):
             resolved = self._resolved(todo, closed)
             snapshots += [snapshot for snapshot, _ in resolved]
@@ -136,12 +160,44 @@ class Planner:
                 f"{_LONGEST_CHAIN}: pack it by name, and all with --no-closure"
             )
         _check_names(snapshots)
-        merged = _one_name_each(snapshots)
-        return PackPlan.of(merged, self._store)
+        return PackPlan.of(_one_name_each(snapshots), self._store, remarks)
 
     def resolve(self, spec: str) -> list[RemoteSnapshot]:
         """What one spec stands for, all files of it. Raises as `Source.resolve` does."""
-        return resolve(Spec.parse(spec), self._hub, self._web, self._sources)
+        found = resolve(Spec.parse(spec), self._hub, self._web, self._sources)
+        return [self._caches.with_copies(snapshot) for snapshot in found]
+
+    def _kept(self, selection: Selection) -> tuple[list[RemoteSnapshot], list[str]]:
+        """All that the caches have of what is selected, and what there is to say of the rest."""
+        found, remarks = self._caches.everything()
+        snapshots = []
+        for snapshot in found:
+            try:
+                # Of a model that was asked for its configuration alone, that is what is here.
+                chosen = select(snapshot, selection, has_weights=False)
+                snapshots.append(_with_notes(_checked(chosen)))
+            except RequestError as error:
+                remarks.append(f"left behind: {error}")
+        if not snapshots:
+            raise UnavailableError("\n".join(["nothing to pack is on this machine", *remarks]))
+        return snapshots, remarks
+
+    def check_reach(self, plan: PackPlan) -> None:
+        """Before a long download, find out whether content is to be had where names are.
+
+        The Hub tells names and sizes itself and leads elsewhere for large files, and so does a
+        mirror: often to hosts that only the original can reach. Raises UnavailableError.
+        """
+        if plan.missing_size < _LONG:
+            return
+        parts = [
+            file.part
+            for _, file in sorted(contents(plan.snapshots), key=lambda item: item[1].size or 0)
+            if file.digest and file.part and missing_size(file, self._store) == file.size
+        ]
+        for first in parts[:1]:
+            with suppress(NoPartsError):
+                self._web.patience.ask(partial(first, 0, 1)).close()
 
     def _resolved(
         self, items: Sequence[_Item], closed: bool
@@ -182,7 +238,7 @@ class Planner:
 
         def content(file: RemoteFile) -> bytes:
             what = f"{file.path} of {snapshot.name}"
-            read[file.path] = small_content(file, what, self._store)
+            read[file.path] = small_content(file, what, self._web.patience, self._store)
             return read[file.path]
 
         found = closure(snapshot, content)
@@ -238,11 +294,6 @@ def contents(snapshots: Sequence[RemoteSnapshot]) -> Iterator[tuple[str, RemoteF
 
 def _from_memory(content: bytes, offset: int) -> Stream:
     return io.BytesIO(content[offset:])
-
-
-def missing_size(file: RemoteFile, store: BlobStore) -> int:
-    """Bytes of `file` that the store does not have even in part."""
-    return max(0, (file.size or 0) - store.partial_size(file.identity))
 
 
 def _checked(snapshot: RemoteSnapshot) -> RemoteSnapshot:

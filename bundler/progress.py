@@ -22,6 +22,9 @@ class Progress(Protocol):
     def start(self, what: str, total: int, done: int = 0) -> Meter:
         """Announce work called `what`, of `total` bytes, of which `done` were done before."""
 
+    def say(self, text: str) -> None:
+        """Tell somebody who watches what is going on; from any thread."""
+
 
 class _Silence:
     def add(self, amount: int) -> None:
@@ -39,3 +42,6 @@ class Silent:
 
     def start(self, what: str, total: int, done: int = 0) -> Meter:  # noqa: ARG002
         return _Silence()
+
+    def say(self, text: str) -> None:
+        """Nobody hears it."""

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from bundler.digest import Digest, Stream
 from bundler.manifest import Omission
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A file of this machine, of `size` bytes. `open` is as in `RemoteFile`."""
+
+    path: Path
+    size: int
+    open: Callable[[int], Stream]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,10 +25,12 @@ class RemoteFile:
     """One file upstream.
 
     `open(offset)` gives a stream of the content from byte `offset` on; the caller closes it. It
-    raises UnavailableError. `identity` names exactly this content and stays the same from run to
-    run: it is what an interrupted download is found by. `size` is in bytes, None if unknown;
-    `digest` is upstream's sha256, `sha256_prefix` the beginning of it and `git_sha1` its git blob
-    id, where it states one.
+    raises UnavailableError. `part(start, stop)`, where there is one, gives the bytes from the one
+    to before the other, and raises `web.NoPartsError` if the server cannot. `identity` names
+    exactly this content and stays the same from run to run: it is what an interrupted download is
+    found by. `size` is in bytes, None if unknown; `digest` is upstream's sha256, `sha256_prefix`
+    the beginning of it and `git_sha1` its git blob id, where it states one. `copies` are files of
+    this machine that may have the content.
     """
 
     path: str
@@ -30,6 +43,12 @@ class RemoteFile:
     sha256_prefix: str = ""
     resumes: bool = True
     """Whether what comes from an offset is sure to be of the same content as what came before."""
+    part: Callable[[int, int], Stream] | None = None
+    elsewhere: Callable[[], object] = lambda: None
+    """Called when a try went wrong: the next one is to begin with another place, if there is."""
+    copies: tuple[Copy, ...] = ()
+    is_here: bool = False
+    """Whether the file is one of this machine, and looked for nowhere else."""
 
 
 PathInside = Callable[[str], str | None]
@@ -58,3 +77,22 @@ class RemoteSnapshot:
     needs: tuple[str, ...] = ()
     inside: PathInside | None = None
     notes: tuple[str, ...] = ()
+
+
+class Repositories(Protocol):
+    """Where repositories of the Hub are looked up: the Hub itself, or what is kept of it here."""
+
+    def snapshot(
+        self,
+        source: str,
+        kind: str,
+        name: str,
+        revision: str | None,
+        specs: tuple[str, ...] = (),
+    ) -> RemoteSnapshot:
+        """All files of the repository `name` at `revision` (None: `main`).
+
+        `kind`: model, dataset or space. `specs`: other words that it was asked for with. Raises
+        RequestError for a name that no repository can have, UnavailableError if there is none, it
+        is not open to the user, or cannot be reached.
+        """

@@ -20,6 +20,7 @@ from bundler.unpacking import Unpacked
 if TYPE_CHECKING:  # Unpacking must not import what packing needs.
     from bundler.packing import Packed
     from bundler.planning import PackPlan
+    from bundler.store import Usage
 
 _WIDEST = 40
 """Characters of a cell in a table, but for those of the last column."""
@@ -69,6 +70,15 @@ def packed(result: Packed) -> Iterator[str]:
         yield from map(printable, [f"{_name(snapshot)}:", *lines] if lines else [])
     for note in result.notes:
         yield f"note: {printable(note)}"
+
+
+def kept(usage: Usage, *, cleared: bool) -> str:
+    """What a store holds, or held."""
+    blobs = f"{counted(usage.blobs, 'blob')}, {amount(usage.size)}"
+    unfinished = f"{counted(usage.unfinished, 'unfinished download')}, "
+    unfinished += amount(usage.unfinished_size)
+    verb = "dropped from" if cleared else "in"
+    return printable(f"{verb} {usage.folder}: {blobs}; {unfinished}")
 
 
 def usage(result: Unpacked) -> Iterator[str]:

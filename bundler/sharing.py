@@ -6,6 +6,7 @@ import fcntl
 import os
 import sys
 from enum import Enum
+from pathlib import Path
 from typing import BinaryIO
 
 SHARED_FROM = 1 << 20
@@ -42,8 +43,8 @@ def clone(source: BinaryIO, target: BinaryIO) -> bool:
     return True
 
 
-def hard_link(source: str, folder: int, name: str) -> bool:
-    """Give the file at the path `source` the further name `name` in the folder of that handle."""
+def hard_link(source: str | Path, name: str | Path, folder: int | None = None) -> bool:
+    """Give the file at the path `source` the further name `name`, in the folder of that handle."""
     try:
         os.link(source, name, dst_dir_fd=folder, follow_symlinks=False)
     except OSError:

@@ -2,31 +2,55 @@
 
     blobs/sha256/<64 hex>    whole and verified, read-only
     known/<64 hex>           what content an upstream identity turned out to be: `<digest> <size>`
-    partial/<64 hex>         the first bytes of something under way, found again by its identity
+    partial/<64 hex>         the bytes of something under way, found again by its identity
     lock                     held by the one process that uses the store
 
-A blob appears under its digest only by a rename of a whole, verified, synced file.
+A blob appears under its digest only by a rename of a whole, verified file. It is not synced: who
+reads a blob compares it again, so that what a power cut took is seen, and fetched anew.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from bundler.digest import Blob, Digest, digest_of
-from bundler.errors import TargetError
+from bundler.digest import Blob, Digest, VerifiedReader, digest_of
+from bundler.errors import TargetError, amount
+from bundler.partial import Partial
+from bundler.remote import Copy
+from bundler.sharing import SHARED_FROM, clone, hard_link
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the store in `folder` holds: blobs and unfinished downloads; sizes in bytes on disk."""
+
+    folder: Path
+    blobs: int
+    size: int
+    unfinished: int
+    unfinished_size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values, for programs."""
+        return {**asdict(self), "folder": str(self.folder)}
 
 
 class BlobStore:
     """The blobs below `root`. A context manager: it belongs to one process at a time.
 
-    `find` and `partial_size` only look, and may be asked outside the context too.
+    `find`, `has`, `partial` and `usage` only look, and may be asked outside the context too.
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = Path(os.path.abspath(root))
+        self._lent: dict[Blob, Path] = {}
 
     def __enter__(self) -> BlobStore:
         """Make the folders and take the lock. Raises TargetError."""
@@ -75,45 +99,93 @@ class BlobStore:
         content.seek(offset)
         return content
 
-    def partial(self, identity: str) -> Path:
-        """Where the bytes of an unfinished download are, or go."""
-        return self.root / "partial" / _key(identity)
+    def partial(self, identity: str, size: int | None) -> Partial:
+        """The unfinished download of a content of `size` bytes (None: unknown), begun or not."""
+        return Partial(self.root / "partial" / _key(identity), size)
 
-    def partial_size(self, identity: str) -> int:
-        """Bytes of an unfinished download that are here already."""
-        try:
-            return self.partial(identity).stat().st_size
-        except OSError:
-            return 0
+    def admit(self, identity: str, path: Path, blob: Blob) -> None:
+        """Take in the file at `path`, which was verified to be `blob`."""
+        os.chmod(path, 0o444)
+        os.replace(path, self._home(blob))
+        self._note(identity, blob)
 
-    def admit(self, identity: str, blob: Blob) -> None:
-        """Take in the partial file of `identity`, which the caller has verified to be `blob`."""
-        partial = self.partial(identity)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o444)
-        os.replace(partial, self.path(blob))
-        known = self.root / "known" / _key(identity)
-        draft = known.with_suffix(".draft")
-        draft.write_text(f"{blob.digest} {blob.size}", "ascii")
-        os.replace(draft, known)
+    def adopt(self, identity: str, copy: Copy, blob: Blob) -> None:
+        """Take in a file that is elsewhere on this machine, and was verified to be `blob`.
+
+        It is left as it is. A small one is copied, a large one cloned or else hard-linked; where
+        neither is possible, this process reads it where it is. Should it be changed later, whoever
+        reads the blob sees that. Raises DamagedError if it was changed meanwhile.
+        """
+        home = self._home(blob)
+        draft = self.root / "partial" / _key(identity)
+        with open(copy.path, "rb") as source, open(draft, "wb") as target:
+            taken = clone(source, target)
+            if not taken and blob.size < SHARED_FROM:
+                target.write(VerifiedReader(source, blob, str(copy.path)).read())
+                taken = True
+        if taken:
+            os.chmod(draft, 0o444)
+            os.replace(draft, home)
+        else:
+            draft.unlink()
+            home.unlink(missing_ok=True)
+            if not hard_link(copy.path, home):
+                self._lent[blob] = copy.path
+        self._note(identity, blob)
 
     def take(self, path: Path) -> Blob:
         """Take in a file that was made here, which is gone from `path` afterwards."""
         with open(path, "rb") as file:
             blob = Blob(digest_of(file, lambda _: None), os.fstat(file.fileno()).st_size)
-            os.fsync(file.fileno())
         os.chmod(path, 0o444)
-        os.replace(path, self.path(blob))
+        os.replace(path, self._home(blob))
         return blob
 
     def discard(self, blob: Blob) -> None:
         """Drop a blob that turned out to be damaged, so that it is fetched anew."""
-        self.path(blob).unlink(missing_ok=True)
+        self._lent.pop(blob, None)
+        self._home(blob).unlink(missing_ok=True)
 
     def path(self, blob: Blob) -> Path:
         """Where a whole blob stands."""
+        return self._lent.get(blob) or self._home(blob)
+
+    def check_space(self, size: int) -> None:
+        """Raise TargetError if `size` more bytes do not fit."""
+        free = shutil.disk_usage(self.root).free
+        if size > free:
+            raise TargetError(
+                f"the store {self.root} has {amount(free)} free, and {amount(size)} are to be "
+                "downloaded: free some space, or name another folder with --store"
+            )
+
+    def usage(self) -> Usage:
+        """How much is here."""
+        blobs = [*_sizes(self.root / "blobs" / "sha256")]
+        unfinished = [*_sizes(self.root / "partial")]
+        return Usage(self.root, len(blobs), sum(blobs), len(unfinished), sum(unfinished))
+
+    def clear(self) -> None:
+        """Drop everything. Raises OSError."""
+        for name in ("known", "partial", "blobs/sha256"):
+            for path in (self.root / name).iterdir():
+                path.unlink()
+
+    def _home(self, blob: Blob) -> Path:
         return self.root / "blobs" / "sha256" / blob.digest.hex
+
+    def _note(self, identity: str, blob: Blob) -> None:
+        known = self.root / "known" / _key(identity)
+        draft = known.with_suffix(".draft")
+        draft.write_text(f"{blob.digest} {blob.size}", "ascii")
+        os.replace(draft, known)
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    """Bytes that each file of a folder takes on disk; none if there is no folder."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry.stat().st_blocks * 512
 
 
 def _key(identity: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from command import NOWHERE
 from hypothesis import HealthCheck, settings
 from loopback_hub import LoopbackHub
+from loopback_proxy import LoopbackProxy
 from loopback_web import LoopbackWeb
 
 # For machines that have other work to do, and for runs that can be repeated.
@@ -18,6 +19,13 @@ settings.register_profile(
     "bundler", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("bundler")
+
+
+@pytest.fixture(autouse=True)
+def _no_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The libraries of whoever runs the tests have downloaded nothing."""
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "TORCH_HOME"):
+        monkeypatch.setenv(name, "/nowhere")
 
 
 @pytest.fixture
@@ -28,10 +36,24 @@ def hub() -> Iterator[LoopbackHub]:
 
 
 @pytest.fixture
+def tls_hub() -> Iterator[LoopbackHub]:
+    """The same over https, with certificates from an authority that only its `ca_file` names."""
+    with LoopbackHub(tls=True) as hub:
+        yield hub
+
+
+@pytest.fixture
 def web() -> Iterator[LoopbackWeb]:
     """The other hosts that models come from, empty, on the loopback address."""
     with LoopbackWeb() as web:
         yield web
+
+
+@pytest.fixture
+def proxy() -> Iterator[LoopbackProxy]:
+    """A proxy that takes everybody, and knows no hosts but this one."""
+    with LoopbackProxy() as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -28,7 +28,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from loopback import Answer, Content, Request, Server, Site, part, pieces, signature, text
+from loopback import (
+    Answer,
+    Content,
+    Request,
+    Server,
+    Site,
+    part,
+    pieces,
+    signature,
+    text,
+    tls_authority,
+)
 
 # Files of this size are LFS, and so are those with a suffix of the Hub's .gitattributes (or gguf).
 LFS_SIZE = 10 * 1024 * 1024
@@ -37,7 +48,7 @@ LFS_SUFFIX = re.compile(
     r"|pickle|pkl|pth?|rar|safetensors|tar|tflite|tgz|wasm|xz|zip|zst)"
 )
 GZIP_OVER = 1000
-TREE_PAGE, EXPANDED_TREE_PAGE = 1000, 50
+TREE_PAGE, EXPANDED_TREE_PAGE, COMMITS_PAGE = 1000, 50, 50
 
 # A name has one part or two; a revision is one segment: its own slashes must be percent-encoded.
 _NAME = r"(?P<name>[^/]+(?:/[^/]+)?)"
@@ -89,6 +100,7 @@ class _File:
 
 
 _Tree = dict[str, _File]
+_Listing = list[dict[str, Any]]
 
 
 @dataclass
@@ -104,6 +116,7 @@ class Repo:
     _trees: dict[str, _Tree] = field(default_factory=dict, repr=False)
     _parents: dict[str, str] = field(default_factory=dict, repr=False)
     _refs: dict[str, str] = field(default_factory=dict, repr=False)
+    _listings: dict[tuple[str, str, bool], _Listing] = field(default_factory=dict, repr=False)
 
     @property
     def commit(self) -> str:
@@ -152,6 +165,14 @@ class Repo:
             raise _Refusal(_error(404, f"Invalid rev id: {quote(revision)}", "RevisionNotFound"))
         return commit, self._trees[commit]
 
+    def listing(self, commit: str, folder: str, *, recursive: bool) -> _Listing:
+        """The files and folders below a folder ("" is the top), in the order of their paths."""
+        # Kept for the pages that follow: there may be sixty of them, and a commit never changes.
+        key = (commit, folder, recursive)
+        if key not in self._listings:
+            self._listings[key] = _listing(self._trees[commit], folder, recursive=recursive)
+        return self._listings[key]
+
 
 class _Refusal(Exception):
     """Ends the making of an answer: this one is sent in its place."""
@@ -169,19 +190,33 @@ class LoopbackHub(Site):
       cdn_honours_range   False: the CDN answers a Range with 200 and the whole file
       link_lifetime       seconds that a signed CDN link is good for; below 0, it is born expired
       url, cdn_url        what links and redirects name; the servers stay where they are
+
+    With `tls`, both servers speak https; `ca_file` is what vouches for them.
+
+    A mirror has the repositories of the hub it is a `mirror_of`, but a log and faults of its own,
+    and no CDN. Like real ones it leads its clients past itself: the links to next pages, and the
+    redirects of large files, name the original.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(
+        self, port: int = 0, *, tls: bool = False, mirror_of: LoopbackHub | None = None
+    ) -> None:
         super().__init__()
         self.token = "hf_loopback"
         self.cdn_honours_range = True
         self.link_lifetime = 3600.0
-        self._repos: dict[tuple[str, str], Repo] = {}
+        self._repos: dict[tuple[str, str], Repo] = mirror_of._repos if mirror_of else {}
         self._cdn_files: dict[str, _File] = {}
-        self._servers = Server(self, "hub", port), Server(self, "cdn", 0)
-        hub_port, cdn_port = (server.server_address[1] for server in self._servers)
-        # Another name for the same address: to huggingface_hub 1.x, another port is the same host.
-        self.url, self.cdn_url = f"http://127.0.0.1:{hub_port}", f"http://localhost:{cdn_port}"
+        self._origin = mirror_of or self
+        scheme = "https" if tls else "http"
+        self._servers = [Server(self, "hub", port, tls=tls)]
+        self.url = f"{scheme}://127.0.0.1:{self._servers[0].server_address[1]}"
+        if mirror_of is None:
+            self._servers.append(Server(self, "cdn", tls=tls))
+            # Another name for the address: to huggingface_hub 1.x, another port is the same host.
+            self.cdn_url = f"{scheme}://localhost:{self._servers[1].server_address[1]}"
+        else:
+            self.cdn_url = mirror_of.cdn_url
 
     def __enter__(self) -> LoopbackHub:
         for server in self._servers:
@@ -194,6 +229,11 @@ class LoopbackHub(Site):
         for server in self._servers:
             server.shutdown()
             server.server_close()
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate, in PEM, that clients of hubs with TLS must trust: SSL_CERT_FILE."""
+        return tls_authority().ca_file
 
     def add(
         self,
@@ -238,30 +278,41 @@ class LoopbackHub(Site):
         repo = self._repo(request, match)
         if unquote(match["name"]) != repo.name:
             return _moved(request, match, repo)
-        if match["commits"]:
-            about = {"title": "Add files", "message": "", "date": _DATE, "authors": []}
-            commits = repo.history(unquote(match["commits"]))
-            return _json([{"id": commit, **about} for commit in commits])
-        commit, tree = repo.tree(unquote(match["tree"] or match["revision"] or "main"))
         query = dict(parse_qsl(urlsplit(request.path).query))
+        if match["commits"]:
+            commits = list(repo.history(unquote(match["commits"])))
+            about = {"title": "Add files", "message": "", "date": _DATE}
+            page = int(query.get("p", 0))
+            start, stop = page * COMMITS_PAGE, (page + 1) * COMMITS_PAGE
+            found: _Listing
+            found = [{"id": commit, **about, "authors": []} for commit in commits[start:stop]]
+            return self._page(request, found, {"p": page + 1} if stop < len(commits) else None)
+        commit, tree = repo.tree(unquote(match["tree"] or match["revision"] or "main"))
         if not match["tree"]:
             return _json(_info(repo, commit, tree, with_blobs=_is_true(query.get("blobs"))))
 
         folder = unquote(match["path"] or "")
-        entries = _listing(tree, folder, recursive=_is_true(query.get("recursive")))
+        entries = repo.listing(commit, folder, recursive=_is_true(query.get("recursive")))
         if folder and not entries:
             return _error(404, "Entry not found", "EntryNotFound", commit)
         expand = _is_true(query.get("expand"))
         start = int(query.get("cursor", 0))
         stop = start + (EXPANDED_TREE_PAGE if expand else TREE_PAGE)
+        found = entries[start:stop]
         if expand:
             last_commit = {"id": commit, "title": "Add files", "date": _DATE}
-            entries = [{**entry, "lastCommit": last_commit} for entry in entries]
-        if stop >= len(entries):
-            return _json(entries[start:])
+            found = [{**entry, "lastCommit": last_commit} for entry in found]
+        return self._page(request, found, {"cursor": stop} if stop < len(entries) else None)
+
+    def _page(self, request: Request, found: _Listing, onward: dict[str, int] | None) -> Answer:
+        """One page; `onward` is what the query of the next one has in addition, if there is one."""
+        if onward is None:
+            return _json(found)
+        address = urlsplit(request.path)
+        query = urlencode({**dict(parse_qsl(address.query)), **onward})
         # Absolute and under the hub's own name: a client behind a mirror is led past the mirror.
-        page = f"{self.url}{urlsplit(request.path).path}?{urlencode({**query, 'cursor': stop})}"
-        return _json(entries[start:stop], headers={"Link": f'<{page}>; rel="next"'})
+        link = f'<{self._origin.url}{address.path}?{query}>; rel="next"'
+        return _json(found, headers={"Link": link})
 
     def _resolve(self, request: Request, match: re.Match[str], *, from_cache: bool) -> Answer:
         repo = self._repo(request, match)
@@ -291,13 +342,13 @@ class LoopbackHub(Site):
     def _signed_link(self, file: _File, quoted_path: str) -> str:
         # The CDN has names of its own: as long as a sha256, but not that of the content.
         cdn_name = hashlib.sha256(f"cdn {file.sha256}".encode()).hexdigest()
-        self._cdn_files[cdn_name] = file
+        self._origin._cdn_files[cdn_name] = file
         query = {
             "response-content-disposition": f"inline; filename*=UTF-8''{Path(quoted_path).name}",
             "Expires": f"{time.time() + self.link_lifetime:.3f}",
         }
         link = f"/xet-bridge/{cdn_name}?{urlencode(query)}"
-        return f"{self.cdn_url}{link}&Signature={signature(link)}"
+        return f"{self._origin.cdn_url}{link}&Signature={signature(link)}"
 
     def _cdn(self, request: Request) -> Answer:
         if "authorization" in request.headers:
@@ -350,17 +401,18 @@ def _info(repo: Repo, commit: str, tree: _Tree, *, with_blobs: bool) -> dict[str
     }
 
 
-def _listing(tree: _Tree, folder: str, *, recursive: bool) -> list[dict[str, Any]]:
-    """The files and folders below a folder ("" is the top), in the order of their paths."""
+def _listing(tree: _Tree, folder: str, *, recursive: bool) -> _Listing:
     prefix = f"{folder}/" if folder else ""
     entries: dict[str, dict[str, Any]] = {}
     for path, file in tree.items():
         for parent in map(str, PurePosixPath(path).parents):
+            if parent in entries:
+                break
             oid = hashlib.sha1(parent.encode()).hexdigest()
             entries[parent] = {"type": "directory", "oid": oid, "size": 0, "path": parent}
         entry = {"type": "file", "oid": file.blob_id, "size": file.size, "path": path}
         entries[path] = {**entry, **file.lfs("oid")}
-    del entries["."]
+    entries.pop(".", None)
     below = sorted(path for path in entries if path.startswith(prefix))
     return [entries[path] for path in below if recursive or "/" not in path[len(prefix) :]]
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import bundler
 from bundler.digest import Digest, Stream
-from bundler.download import Web
 from bundler.errors import UnavailableError
-from bundler.hub import Hub
-from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.remote import RemoteFile, RemoteSnapshot, Repositories
+from bundler.web import Web
 
 Files = Mapping[str, bytes]
 
@@ -35,7 +34,7 @@ class MemorySource:
         self._kind = kind
         self.opened: list[str] = []
 
-    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
+    def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
         name, _, revision = rest.partition("@")
         canonical = self._aliases.get(name, name)
         if canonical not in self._models:

@@ -41,14 +41,13 @@ class Upstream:
         self.hub.add(name, {**MODEL, **files})
 
     def plan(self, *specs: str, **options: Any) -> bundler.PackPlan:
-        return bundler.plan_pack(
-            specs, endpoint=self.hub.url, store=self.folder / "store", **options
-        )
+        return bundler.plan_pack(specs, **self.options(), **options)
 
     def pack(self, *specs: str, **options: Any) -> bundler.Packed:
-        return bundler.pack(
-            specs, self.bundle, endpoint=self.hub.url, store=self.folder / "store", **options
-        )
+        return bundler.pack(specs, self.bundle, **self.options(), **options)
+
+    def options(self) -> dict[str, Any]:
+        return {"upstream": bundler.Upstream((self.hub.url,)), "store": self.folder / "store"}
 
 
 @pytest.fixture

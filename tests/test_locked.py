@@ -39,11 +39,11 @@ class Upstream:
     web: LoopbackWeb
     folder: Path
 
-    def pack(self, *specs: str, to: str = "first", **options: Any) -> bytes:
+    def pack(self, *specs: str, to: str = "first", endpoint: str = "", **options: Any) -> bytes:
         """The bundle that `specs` make, or what is `locked`."""
         path = self.folder / f"{to}.tar.zst"
-        where = {"endpoint": self.hub.url, "mirrors": self.web.mirrors}
-        bundler.pack(specs, path, **{"store": self.folder / "store", **where, **options})
+        where = bundler.Upstream((endpoint or self.hub.url,), tuple(self.web.mirrors))
+        bundler.pack(specs, path, **{"store": self.folder / "store", "upstream": where, **options})
         return path.read_bytes()
 
     def manifest(self) -> bundler.Manifest:
@@ -225,7 +225,10 @@ def test_what_the_store_has_is_not_asked_for_again(upstream: Upstream) -> None:
     first = upstream.pack("acme/tiny")
     upstream.hub.requests.clear()
     plan = bundler.plan_pack(
-        (), locked=upstream.manifest(), endpoint=upstream.hub.url, store=upstream.folder / "store"
+        (),
+        locked=upstream.manifest(),
+        upstream=bundler.Upstream((upstream.hub.url,)),
+        store=upstream.folder / "store",
     )
     assert (plan.missing_size, [s.name for s in plan.snapshots]) == (0, ["acme/tiny"])
     assert upstream.again("store") == first

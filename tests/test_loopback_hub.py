@@ -12,19 +12,25 @@ import json
 import os
 import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
-from loopback import Fault
+from loopback import Fault, Request, closed_port
 from loopback_hub import LoopbackHub, Repo
 
 WEIGHTS = bytes(range(256)) * 1000
+# More than the sockets of both sides hold: the server is not done before the client reads.
+BIG_WEIGHTS = bytes(32 * 1024 * 1024)
 VOCABULARY = b"a line of text\n" * 100
 ODD_FILES = {
     ".dotfile": b"hidden",
@@ -67,10 +73,10 @@ def tiny(hub: LoopbackHub) -> Repo:
 def client(hub: LoopbackHub, tmp_path: Path) -> Client:
     """Evaluates expressions in a process of its own, with huggingface_hub pointed at the hub."""
 
-    def values(*expressions: str, token: str = "") -> list[Any]:
+    def values(*expressions: str, token: str = "", endpoint: str = "") -> list[Any]:
         environment = {name: value for name, value in os.environ.items() if name[:3] != "HF_"}
         environment |= {
-            "HF_ENDPOINT": hub.url,
+            "HF_ENDPOINT": endpoint or hub.url,
             "HF_HOME": str(tmp_path),
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_XET": "1",
@@ -93,6 +99,48 @@ def ask(url: str, method: str = "GET", **headers: str) -> Answer:
         with connection.getresponse() as response:
             found = {name.lower(): value for name, value in response.getheaders()}
             return response.status, found, response.read()
+
+
+@contextmanager
+def answer_begun(url: str) -> Iterator[http.client.HTTPResponse]:
+    """The answer to a GET of which only the head has been read, and a byte of the body."""
+    address = urlsplit(url)
+    with closing(http.client.HTTPConnection(address.netloc, timeout=10)) as connection:
+        connection.request("GET", url.partition(address.netloc)[2])
+        with connection.getresponse() as response:
+            response.read(1)
+            yield response
+
+
+def next_page(headers: dict[str, str]) -> str:
+    match = re.fullmatch(r'<(.+)>; rel="next"', headers["link"])
+    assert match
+    return match[1]
+
+
+def pages(url: str) -> Iterator[list[dict[str, Any]]]:
+    """A listing's pages, from the one at `url` on."""
+    _, headers, body = ask(url)
+    yield json.loads(body)
+    while "link" in headers:
+        _, headers, body = ask(next_page(headers))
+        yield json.loads(body)
+
+
+def ask_safely(url: str, ca_file: Path | None) -> int:
+    """The status of an answer over https, its body read, for those who trust this authority."""
+    address = urlsplit(url)
+    context = ssl.create_default_context(cafile=ca_file)
+    connection = http.client.HTTPSConnection(address.netloc, timeout=10, context=context)
+    with closing(connection):
+        connection.request("GET", address.path)
+        with connection.getresponse() as response:
+            response.read()
+            return response.status
+
+
+def broken_pipe() -> None:
+    raise BrokenPipeError
 
 
 def cdn_link(hub: LoopbackHub) -> str:
@@ -293,6 +341,35 @@ def test_trees_come_in_pages(hub: LoopbackHub, client: Client) -> None:
     assert len(json.loads(ask(f"{address}/3")[2])) == 214
 
 
+def test_many_pages_of_a_tree(hub: LoopbackHub) -> None:
+    repo = hub.add("acme/many", {f"{n % 100}/{n}.txt": b"" for n in range(60_000)})
+    address = f"{hub.url}/api/models/acme/many/tree"
+    found = list(pages(f"{address}/main?recursive=true"))
+    assert [len(page) for page in found] == [1000] * 60 + [100]
+    paths = [entry["path"] for page in found for entry in page]
+    assert paths == sorted({*paths})
+
+    first, second = repo.commit, repo.commit_files({"a.txt": b"new", "0/0.txt": None})
+    counts = [sum(map(len, pages(f"{address}/{at}?recursive=true"))) for at in (first, second)]
+    assert counts == [60_100, 60_100]
+    assert [len(json.loads(ask(f"{address}/{at}")[2])) for at in (first, second)] == [100, 101]
+
+
+def test_commits_come_in_pages(hub: LoopbackHub, client: Client) -> None:
+    repo = hub.add("acme/busy", {"n.txt": b"0"})
+    commits = [repo.commit, *(repo.commit_files({"n.txt": b"%d" % n}) for n in range(1, 120))]
+    newest_first = commits[::-1]
+    address = f"{hub.url}/api/models/acme/busy/commits/main"
+    _, headers, body = ask(f"{address}?expand=title")
+    assert [commit["id"] for commit in json.loads(body)] == newest_first[:50]
+    assert headers["link"] == f'<{address}?expand=title&p=1>; rel="next"'
+    assert [len(page) for page in pages(address)] == [50, 50, 20]
+    assert client("[c.commit_id for c in HfApi().list_repo_commits('acme/busy')]") == [newest_first]
+    # A full page is the last one if no commits are left.
+    _, headers, body = ask(f"{hub.url}/api/models/acme/busy/commits/{commits[49]}")
+    assert (len(json.loads(body)), "link" in headers) == (50, False)
+
+
 def test_faults(hub: LoopbackHub, tiny: Repo) -> None:
     address = f"{hub.url}/acme/tiny/resolve/main/model.safetensors"
     vocabulary = f"{hub.url}/acme/tiny/resolve/main/vocab.txt"
@@ -324,6 +401,193 @@ def test_an_answer_may_stall(hub: LoopbackHub, tiny: Repo) -> None:
             assert len(response.read(10)) == 10
             with pytest.raises(TimeoutError):
                 response.read(1)
+
+
+def test_an_answer_may_be_slow(hub: LoopbackHub, tiny: Repo) -> None:
+    hub.faults.append(Fault(r"model\.", server="cdn", pace=1_000_000))
+    link = cdn_link(hub)
+    started = time.monotonic()
+    assert ask(link)[2] == WEIGHTS
+    assert time.monotonic() - started >= len(WEIGHTS) / 1_000_000
+
+    hub.faults.append(Fault(r"model\.", pace=1_000_000, cut=200_000, flip=70_000))
+    started = time.monotonic()
+    with pytest.raises(http.client.IncompleteRead) as cut:
+        ask(link)
+    assert time.monotonic() - started >= 0.2
+    damaged = bytearray(WEIGHTS[:200_000])
+    damaged[70_000] ^= 0xFF
+    assert cut.value.partial == damaged
+
+    hub.faults.append(Fault(r"resolve-cache", pace=10_000))
+    redirect = ask(f"{hub.url}/acme/tiny/resolve/main/vocab.txt")[1]["location"]
+    assert gzip.decompress(ask(hub.url + redirect, Accept_Encoding="gzip")[2]) == VOCABULARY
+
+
+@pytest.mark.parametrize("fault", [Fault("", pace=10), Fault("", cut=10, stall=True)])
+def test_leaving_ends_what_is_under_way(fault: Fault) -> None:
+    with ExitStack() as stack:
+        hub = stack.enter_context(LoopbackHub())
+        hub.add("acme/tiny", {"model.safetensors": WEIGHTS})
+        link = cdn_link(hub)
+        hub.faults.append(fault)
+        with answer_begun(link) as response:
+            stack.close()
+            with pytest.raises(http.client.IncompleteRead):
+                response.read()
+
+
+def test_a_length_may_be_wrong(hub: LoopbackHub, tiny: Repo) -> None:
+    hub.faults.append(Fault(r"model\.", length=100_000, server="cdn"))
+    link = cdn_link(hub)
+    with closing(http.client.HTTPConnection(urlsplit(link).netloc, timeout=10)) as connection:
+        for expected in (WEIGHTS[:100_000], WEIGHTS):
+            connection.request("GET", link.partition(hub.cdn_url)[2])
+            response = connection.getresponse()
+            assert response.headers["Content-Length"] == str(len(expected))
+            assert response.read() == expected
+
+    hub.faults.append(Fault(r"model\.", length=100, server="cdn"))
+    status, headers, body = ask(link, Range="bytes=1000-1999")
+    assert (status, headers["content-range"]) == (206, f"bytes 1000-1999/{len(WEIGHTS)}")
+    assert body == WEIGHTS[1000:1100]
+
+    hub.faults.append(Fault(r"model\.", length=len(WEIGHTS) + 10))
+    with pytest.raises(http.client.IncompleteRead) as short:
+        ask(link)
+    assert (short.value.partial, short.value.expected) == (WEIGHTS, 10)
+
+
+def test_redirects_may_lead_in_circles(hub: LoopbackHub, tiny: Repo) -> None:
+    path = "/acme/tiny/resolve/main/model.safetensors"
+    hub.faults.append(Fault(r"model\.", times=99, status=302, headers={"Location": path}))
+    with (
+        httpx2.Client(follow_redirects=True, max_redirects=20, trust_env=False) as client,
+        pytest.raises(httpx2.TooManyRedirects),
+    ):
+        client.get(hub.url + path)
+    assert [request.path for request in hub.requests] == [path] * 21
+    assert hub.faults[0].times == 99 - 21
+
+
+def test_what_was_sent_is_counted(hub: LoopbackHub, tiny: Repo) -> None:
+    link = cdn_link(hub)
+    assert hub.sent("") == 0
+    ask(link, "HEAD")
+    assert hub.sent("") == 0
+    ask(link)
+    ask(link, Range="bytes=1000-1999")
+    assert hub.sent(r"model\.") == len(WEIGHTS) + 1000
+    ask(link, Range=f"bytes={len(WEIGHTS)}-")
+    assert hub.sent(r"model\.") == len(WEIGHTS) + 1000
+
+    hub.faults.append(Fault(r"model\.", cut=100_000))
+    with pytest.raises(http.client.IncompleteRead):
+        ask(link)
+    assert hub.sent(r"model\.") == len(WEIGHTS) + 101_000
+
+    redirect = ask(f"{hub.url}/acme/tiny/resolve/main/vocab.txt")[1]["location"]
+    _, _, gzipped = ask(hub.url + redirect, Accept_Encoding="gzip")
+    assert hub.sent(r"vocab") == len(gzipped)
+    hub.faults.append(Fault("resolve-cache", cut=700, stall=True))
+    with answer_begun(hub.url + redirect) as response:
+        response.read(699)
+        assert hub.sent(r"vocab") == len(gzipped) + 700
+
+
+def test_what_could_not_be_sent_is_not_counted(hub: LoopbackHub) -> None:
+    body = hub.body(Request("cdn", "GET", "/x.bin", {}))
+    hub.write(body, b"sent", lambda: None)
+    with pytest.raises(BrokenPipeError):
+        hub.write(body, b"not sent", broken_pipe)
+    assert hub.sent("x.bin") == 4
+
+    hub.add("acme/tiny", {"model.safetensors": BIG_WEIGHTS})
+    with answer_begun(cdn_link(hub)) as response:
+        assert response.status == 200
+    assert 0 < hub.sent(r"model\.") < len(BIG_WEIGHTS)
+
+
+def test_what_is_sent_at_one_time_is_counted(hub: LoopbackHub) -> None:
+    hub.add("acme/tiny", {"model.safetensors": BIG_WEIGHTS, "other.bin": WEIGHTS})
+    link = cdn_link(hub)
+    assert hub.together() == 0
+    for _ in range(3):
+        ask(link, Range="bytes=0-999999")
+    assert hub.together() == 1
+    with answer_begun(link) as first, answer_begun(link) as second:
+        ask(link, Range="bytes=0-999999")
+        ask(ask(f"{hub.url}/acme/tiny/resolve/main/other.bin")[1]["location"])
+        first.read()
+        second.read()
+    assert (hub.together(), hub.together(r"model\."), hub.together("other")) == (3, 3, 1)
+
+
+def test_a_mirror_leads_past_itself(hub: LoopbackHub, tiny: Repo, client: Client) -> None:
+    hub.add("acme/many", {f"{n}.txt": b"" for n in range(1500)})
+    with LoopbackHub(mirror_of=hub) as mirror:
+        (folder,) = client("snapshot_download('acme/tiny')", endpoint=mirror.url)
+        assert files_in(folder)["model.safetensors"] == WEIGHTS
+        assert files_in(folder)["vocab.txt"] == VOCABULARY
+        assert {request.server for request in mirror.requests} == {"hub"}
+        assert {request.server for request in hub.requests} == {"cdn"}
+        assert (mirror.sent("vocab") > 0, hub.sent("vocab")) == (True, 0)
+
+        path = "/api/models/acme/many/tree/main"
+        _, headers, _ = ask(mirror.url + path)
+        assert next_page(headers).startswith(f"{hub.url}{path}?")
+        assert sum(map(len, pages(mirror.url + path))) == 1500
+        assert hub.requests[-1].path.startswith(path)
+
+        mirror.faults.append(Fault("", status=503))
+        assert [ask(site.url + path)[0] for site in (hub, mirror, mirror)] == [200, 503, 200]
+
+
+def test_a_port_may_be_closed(hub: LoopbackHub) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        ask(f"http://127.0.0.1:{closed_port()}/")
+    # Taken, all the same.
+    with pytest.raises(OSError, match="in use"):
+        LoopbackHub(closed_port())
+
+
+def test_it_speaks_https(
+    tls_hub: LoopbackHub, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls_hub.add("acme/tiny", {"config.json": b"{}", "model.safetensors": WEIGHTS})
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls_hub.ca_file))
+    (folder,) = client("snapshot_download('acme/tiny')", endpoint=tls_hub.url)
+    assert files_in(folder) == {"config.json": b"{}", "model.safetensors": WEIGHTS}
+    assert {request.server for request in tls_hub.requests} == {"hub", "cdn"}
+    assert (tls_hub.url[:18], tls_hub.cdn_url[:18]) == ("https://127.0.0.1:", "https://localhost:")
+
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
+    assert client("model_info('acme/tiny').id", endpoint=tls_hub.url) != ["acme/tiny"]
+
+
+def test_certificates_are_checked(tls_hub: LoopbackHub) -> None:
+    tls_hub.add("acme/tiny", {"config.json": b"{}"})
+    url = f"{tls_hub.url}/api/models/acme/tiny"
+    assert ask_safely(url, tls_hub.ca_file) == 200
+    assert ask_safely(url.replace("127.0.0.1", "localhost"), tls_hub.ca_file) == 200
+    with pytest.raises(ssl.SSLCertVerificationError):
+        ask_safely(url, None)
+    with LoopbackHub(tls=True) as other:
+        assert ask_safely(f"{other.url}/nowhere", tls_hub.ca_file) == 404
+
+
+def test_faults_over_https(tls_hub: LoopbackHub) -> None:
+    tls_hub.add("acme/tiny", {"config.json": b"{}"})
+    tls_hub.faults.append(Fault("", cut=10))
+    with pytest.raises(http.client.IncompleteRead):
+        ask_safely(f"{tls_hub.url}/api/models/acme/tiny", tls_hub.ca_file)
+    assert tls_hub.sent("") == 10
+
+
+def test_an_unfinished_handshake_is_in_nobodys_way(tls_hub: LoopbackHub) -> None:
+    address = urlsplit(tls_hub.url)
+    with socket.create_connection((address.hostname, address.port)):
+        assert ask_safely(f"{tls_hub.url}/nowhere", tls_hub.ca_file) == 404
 
 
 def test_a_connection_is_kept(hub: LoopbackHub, tiny: Repo) -> None:

@@ -111,9 +111,10 @@ class Upstream:
     def bundle(self) -> Path:
         return self.folder / "bundle.tar.zst"
 
-    def options(self, **options: Any) -> dict[str, Any]:
-        where = {"endpoint": self.hub.url, "mirrors": self.web.mirrors}
-        return {**where, "store": self.folder / "store", **options}
+    def options(self, mirrors: Sequence[str] | None = None, **options: Any) -> dict[str, Any]:
+        mirrors = self.web.mirrors if mirrors is None else mirrors
+        where = bundler.Upstream((self.hub.url,), tuple(mirrors))
+        return {"upstream": where, "store": self.folder / "store", **options}
 
     def plan(self, *specs: str | Wanted, **options: Any) -> bundler.PackPlan:
         return bundler.plan_pack(specs, **self.options(**options))

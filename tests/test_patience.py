@@ -12,14 +12,14 @@ from loopback import Fault
 from loopback_hub import LoopbackHub
 from loopback_web import LoopbackWeb
 
-from bundler.download import ATTEMPTS, asked_wait
+from bundler.patience import RETRIES, asked_wait
 
 AT_ONCE = {"Retry-After": "0"}
 URL = "https://files.example/x.pth"
 IN_TROUBLE = {
     "busy": Fault("", status=503, headers=AT_ONCE),
     "of too many requests": Fault("", status=429, headers={"RateLimit": '"api";r=0;t=0'}),
-    "broken, and soon no more": Fault("", status=500, headers=AT_ONCE, times=ATTEMPTS - 1),
+    "broken, and soon no more": Fault("", status=500, headers=AT_ONCE, times=RETRIES - 1),
 }
 NOW = datetime.now(timezone.utc)
 
@@ -46,7 +46,7 @@ def test_the_hub(hub: LoopbackHub, web: LoopbackWeb, tmp_path: Path, path: str, 
 
 def test_the_gate_of_a_gated_repository(hub: LoopbackHub, web: LoopbackWeb, tmp_path: Path) -> None:
     hub.add("acme/tiny", {"model.safetensors": b"weights"}, gated=True)
-    hub.faults.append(Fault("resolve", method="HEAD", status=503, headers=AT_ONCE))
+    hub.faults.append(Fault("resolve", status=503, headers=AT_ONCE))
     done = pack(hub, web, tmp_path, "acme/tiny")
     assert (done.code, "is gated" in done.err) == (3, True)
 
@@ -75,7 +75,7 @@ def test_what_stays_in_trouble_is_given_up(
     done = pack(hub, web, tmp_path, "acme/tiny")
     assert (done.code, done.err.count("\n")) == (3, 1)
     assert "answered 503" in done.err
-    assert len(hub.requests) == ATTEMPTS
+    assert len(hub.requests) == RETRIES
 
 
 @pytest.mark.parametrize(

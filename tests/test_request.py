@@ -242,7 +242,9 @@ def test_one_model_listed_twice_is_what_both_say(hub: LoopbackHub, tmp_path: Pat
         Wanted("acme/one", Selection(include=("config.json",))),
         Wanted("acme/one", Selection(include=("model.*",))),
     ]
-    plan = bundler.plan_pack(wanted, endpoint=hub.url, store=tmp_path / "store")
+    plan = bundler.plan_pack(
+        wanted, upstream=bundler.Upstream((hub.url,)), store=tmp_path / "store"
+    )
     (snapshot,) = plan.snapshots
     assert {file.path for file in snapshot.files} == {"config.json", "model.safetensors"}
     assert {item.path for item in snapshot.omitted} == {"notes.txt", "tf_model.h5"}

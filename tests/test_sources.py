@@ -8,7 +8,7 @@ import os
 import random
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from loopback_web import LoopbackWeb
 
 import bundler
 from bundler.digest import Digest
-from bundler.download import Mirror, Web
 from bundler.hub import Hub
 from bundler.layouts import LAYOUTS
 from bundler.remote import RemoteSnapshot
 from bundler.sources import SOURCES, resolve
 from bundler.spec import Spec
+from bundler.web import Mirror, Web
 
 Files = Mapping[str, bytes]
 
@@ -68,14 +68,16 @@ class Upstream:
     def store(self) -> Path:
         return self.folder / "store"
 
-    def options(self) -> dict[str, Any]:
-        return {"endpoint": self.hub.url, "mirrors": self.web.mirrors, "store": self.store}
+    def options(self, mirrors: Sequence[str] | None = None, **options: Any) -> dict[str, Any]:
+        mirrors = self.web.mirrors if mirrors is None else mirrors
+        where = bundler.Upstream((self.hub.url,), tuple(mirrors))
+        return {"upstream": where, "store": self.store, **options}
 
     def plan(self, *specs: str, **options: Any) -> bundler.PackPlan:
-        return bundler.plan_pack(specs, **{**self.options(), **options})
+        return bundler.plan_pack(specs, **self.options(**options))
 
     def pack(self, *specs: str, **options: Any) -> bundler.Packed:
-        return bundler.pack(specs, self.bundle, **{**self.options(), **options})
+        return bundler.pack(specs, self.bundle, **self.options(**options))
 
     def refusal(self, *specs: str, **options: Any) -> bundler.BundlerError:
         """The error that packing `specs` ends with; there is no bundle then."""
@@ -94,7 +96,7 @@ def upstream(hub: LoopbackHub, web: LoopbackWeb, tmp_path: Path) -> Upstream:
 def resolved(upstream: Upstream) -> Iterator[Callable[[str], list[RemoteSnapshot]]]:
     """Resolves a spec where the real hosts' own refusals are to be heard."""
     web = Web([Mirror.parse(mirror) for mirror in upstream.web.mirrors])
-    hub = Hub(web, upstream.hub.url)
+    hub = Hub(web, [upstream.hub.url])
     yield lambda spec: resolve(Spec.parse(spec), hub, web)
     web.close()
 

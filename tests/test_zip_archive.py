@@ -139,7 +139,7 @@ def pack(
         [spec],
         home / "bundle.tar.zst",
         selection=selection,
-        mirrors=web.mirrors,
+        upstream=bundler.Upstream(mirrors=tuple(web.mirrors)),
         store=home / "store",
     )
 
@@ -514,7 +514,9 @@ def test_an_archive_is_fetched_and_its_files_are_stored_once(
     pack(web, tmp_path, spec)
     assert {WEIGHTS, WEIGHTS[::-1]} <= set(blobs(tmp_path / "store").values())
     before = stamps(tmp_path / "store/blobs")
-    plan = bundler.plan_pack([spec], mirrors=web.mirrors, store=tmp_path / "store")
+    plan = bundler.plan_pack(
+        [spec], upstream=bundler.Upstream(mirrors=tuple(web.mirrors)), store=tmp_path / "store"
+    )
     assert plan.missing_size == 0
     pack(web, tmp_path, spec)
     assert stamps(tmp_path / "store/blobs") == before

@@ -21,6 +21,9 @@ from bundler.manifest import Snapshot
 from bundler.names import relative_path
 
 _HUB = PurePosixPath("hub")
+_PYTORCH = "https://download.pytorch.org/"
+_HASH_IN_NAME = re.compile(r"[-_]([0-9a-f]{8,64})\.[a-z]+")
+"""How PyTorch names its checkpoints: torch/hub.py, HASH_REGEX; quantized ones have `_`."""
 
 
 class TorchHub:
@@ -57,6 +60,13 @@ class TorchCheckpoints:
     ) -> Iterator[Placement]:
         for entry in snapshot.files:
             yield File(_HUB / "checkpoints" / entry.path.name, entry.blob)
+
+
+def hash_in_name(url: str) -> str:
+    """The beginning of the sha256 that the name of a checkpoint of PyTorch's own server tells."""
+    name = url.partition("?")[0].rpartition("/")[2]
+    found = _HASH_IN_NAME.search(name) if url.startswith(_PYTORCH) else None
+    return found[1] if found else ""
 
 
 def _folder(name: str, ref: str) -> PurePosixPath:

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from bundler.catalogues import nearest
-from bundler.download import Web
 from bundler.errors import RequestError
-from bundler.hub import Hub
-from bundler.remote import RemoteSnapshot
+from bundler.remote import RemoteSnapshot, Repositories
 from bundler.sources.huggingface import HuggingFace
 from bundler.sources.insightface import InsightFace
 from bundler.sources.local import Local
@@ -19,6 +17,7 @@ from bundler.sources.torchhub import TorchHub
 from bundler.sources.torchvision import Torchvision
 from bundler.sources.url import Url
 from bundler.spec import Spec
+from bundler.web import Web
 
 
 class Source(Protocol):
@@ -27,7 +26,7 @@ class Source(Protocol):
     @property
     def scheme(self) -> str: ...
 
-    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
+    def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
         """What `scheme:rest` stands for, from metadata alone: no weights are read.
 
         Several snapshots if several things must be there, such as code and checkpoint. `web` is for
@@ -52,7 +51,7 @@ SOURCES: tuple[Source, ...] = (
 
 
 def resolve(
-    spec: Spec, hub: Hub, web: Web, sources: Sequence[Source] = SOURCES
+    spec: Spec, hub: Repositories, web: Web, sources: Sequence[Source] = SOURCES
 ) -> list[RemoteSnapshot]:
     """Everything that `spec` stands for. Raises as `Source.resolve` does."""
     for source in sources:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bundler.download import Web
-from bundler.hub import Hub
-from bundler.remote import RemoteSnapshot
+from bundler.remote import RemoteSnapshot, Repositories
 from bundler.spec import name_and_revision
+from bundler.web import Web
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +17,6 @@ class HuggingFace:
     scheme: str
     kind: str
 
-    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
+    def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
         name, revision = name_and_revision(rest)
         yield hub.snapshot(self.scheme, self.kind, name, revision)

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from bundler.catalogues import nearest
-from bundler.download import TransientError, Web, file_at
+from bundler.download import file_at
 from bundler.errors import RequestError, UnavailableError
-from bundler.hub import Hub
-from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.patience import TransientError
+from bundler.remote import RemoteFile, RemoteSnapshot, Repositories
+from bundler.web import Web
 
 PACKS = ("antelopev2", "buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc")
 _RELEASES = (
@@ -24,12 +25,15 @@ class InsightFace:
 
     scheme = "insightface"
 
-    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
+    def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
         if rest not in PACKS:
             raise RequestError(
                 f"{rest} is no pack of insightface that bundler knows: {nearest(rest, PACKS)} "
                 f"(it knows {', '.join(PACKS)})"
             )
+        if web.kept is not None:
+            yield web.kept.pack(rest)
+            return
         yield RemoteSnapshot(
             source=self.scheme,
             name=rest,
@@ -45,13 +49,11 @@ def _release(name: str, web: Web) -> RemoteFile:
     for release in _RELEASES:
         url = f"{release}/{name}"
         try:
-            heading = web.heading(url)
+            return file_at(url, web)[0]
         except TransientError:
             raise  # It may be there all the same.
         except UnavailableError as error:
             faults.append(error)
-            continue
-        return file_at(url, heading, web)
     raise faults[0]
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
-from bundler.digest import Stream
-from bundler.download import Web
-from bundler.errors import DamagedError, RequestError, shown
-from bundler.hub import Hub
+from bundler.errors import RequestError
+from bundler.local_file import local_file
 from bundler.manifest import Omission
-from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.remote import RemoteFile, RemoteSnapshot, Repositories
+from bundler.web import Web
 
 
 class Local:
@@ -21,7 +18,7 @@ class Local:
 
     scheme = "file"
 
-    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
+    def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
         path = Path(os.path.abspath(os.path.expanduser(rest)))
         if not path.exists():
             raise RequestError(f"there is no file or folder {rest}: check the path")
@@ -69,45 +66,5 @@ def _below(folder: Path, left_out: list[str]) -> Iterator[Path]:
 
 
 def _file(start: Path, path: Path) -> RemoteFile:
-    state = path.stat()
-    if not stat.S_ISREG(state.st_mode):
-        raise RequestError(f"{path} is not a file: move it away, and pack again")
     inner = path.name if path == start else path.relative_to(start).as_posix()
-    return RemoteFile(
-        path=inner,
-        open=partial(_open, path, state.st_size, state.st_mtime_ns),
-        # A file that was changed is other content, under the same name.
-        identity=f"file:{path}:{state.st_ino}:{state.st_size}:{state.st_mtime_ns}",
-        size=state.st_size,
-    )
-
-
-def _open(path: Path, size: int, mtime_ns: int, offset: int) -> Stream:
-    try:
-        content = open(path, "rb", buffering=0)  # noqa: SIM115, the caller closes it
-        content.seek(offset)
-    except OSError as error:
-        raise RequestError(f"cannot read {path}: {error.strerror}") from None
-    return _Unchanged(content, path, size, mtime_ns)
-
-
-class _Unchanged:
-    """A local file's content; an error if it is written to while it is read."""
-
-    def __init__(self, content: Stream, path: Path, size: int, mtime_ns: int) -> None:
-        self._content = content
-        self._path = path
-        self._state = (size, mtime_ns)
-
-    def read(self, size: int = -1, /) -> bytes:
-        try:
-            data = self._content.read(size)
-            state = self._path.stat()
-        except OSError as error:
-            raise DamagedError(f"cannot read {self._path}: {error.strerror}") from None
-        if not data and (state.st_size, state.st_mtime_ns) != self._state:
-            raise DamagedError(f"{shown(self._path)} was changed while it was read: pack again")
-        return data
-
-    def close(self) -> None:
-        self._content.close()
+    return local_file(path, inner)

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from bundler.download import Web, small_content
+from bundler.download import small_content
 from bundler.errors import UnavailableError
-from bundler.hub import Hub
-from bundler.remote import RemoteSnapshot
+from bundler.patience import Patience
+from bundler.remote import RemoteSnapshot, Repositories
 from bundler.spec import name_and_revision
+from bundler.web import Web
 
 _MODULES = "modules.json"
 
@@ -20,15 +21,15 @@ class SentenceTransformers:
 
     scheme = "sentence-transformers"
 
-    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
+    def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
         name, revision = name_and_revision(rest)
         full = name if "/" in name else f"sentence-transformers/{name}"
         snapshot = hub.snapshot("hf", "model", full, revision, specs=(f"{self.scheme}:{rest}",))
-        _check_parts(snapshot)
+        _check_parts(snapshot, web.patience)
         yield snapshot
 
 
-def _check_parts(snapshot: RemoteSnapshot) -> None:
+def _check_parts(snapshot: RemoteSnapshot, patience: Patience) -> None:
     """Raise UnavailableError if the model would load, without an error, as another one.
 
     Without modules.json sentence_transformers/base/model.py builds a model of its own: mean
@@ -42,7 +43,7 @@ def _check_parts(snapshot: RemoteSnapshot) -> None:
         )
     try:
         modules: list[dict[str, object]] = json.loads(
-            small_content(files[_MODULES], f"{_MODULES} of {snapshot.name}")
+            small_content(files[_MODULES], f"{_MODULES} of {snapshot.name}", patience)
         )
         parts = [(str(module["path"]), str(module["type"])) for module in modules]
         if not parts:

@@ -10,12 +10,11 @@ from typing import Any
 
 from bundler.catalogues import catalogue, nearest
 from bundler.checkpoint import checkpoint
-from bundler.download import Web
 from bundler.errors import RequestError, UnavailableError
-from bundler.hub import Hub
-from bundler.remote import RemoteSnapshot
+from bundler.remote import RemoteSnapshot, Repositories
 from bundler.selection import weight_formats
 from bundler.spec import name_and_revision
+from bundler.web import Web
 
 
 class Timm:
@@ -23,7 +22,7 @@ class Timm:
 
     scheme = "timm"
 
-    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
+    def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
         name, revision = name_and_revision(rest)
         place = _place(name)
         if place.startswith("https://"):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 
 import httpx2
 
 from bundler.catalogues import catalogue, nearest
 from bundler.checkpoint import checkpoint
-from bundler.download import Web
 from bundler.errors import RequestError, UnavailableError
-from bundler.hub import Hub
-from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.remote import RemoteFile, RemoteSnapshot, Repositories
+from bundler.web import Web, opener
 
 _GITHUB = "https://github.com"
 _SPEC = re.compile(
@@ -29,33 +28,37 @@ class TorchHub:
 
     scheme = "torchhub"
 
-    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
+    def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
         match = _SPEC.fullmatch(rest)
         if match is None:
             raise RequestError(f"{rest!r} is not of the form owner/repo, owner/repo:ref#entry")
         name, entry, specs = match["name"], match["entry"], (f"{self.scheme}:{rest}",)
         urls, notes = _weights(name, entry)
-        ref, commit_hash = _pinned(name, match["ref"], web)
-        url = f"{_GITHUB}/{name}/zipball/{commit_hash}"
-        yield RemoteSnapshot(
-            source=self.scheme,
-            name=name,
-            layout="torch-hub",
-            files=(
-                RemoteFile(
-                    path=f"{name.replace('/', '_')}.zip",
-                    open=partial(web.open, url, headers={}),
-                    identity=url,
-                ),
-            ),
-            revision=ref,
-            commit_hash=commit_hash if len(commit_hash) == 40 else None,
-            specs=specs,
-            inside=_inside,
-            notes=notes,
-        )
+        if web.kept is not None:
+            code = web.kept.code(name, match["ref"], specs)
+        else:
+            code = _archived(name, match["ref"], web, specs)
+        yield replace(code, notes=notes)
         for address in urls:
             yield checkpoint(address, web, specs=specs)
+
+
+def _archived(name: str, ref: str | None, web: Web, specs: tuple[str, ...]) -> RemoteSnapshot:
+    """The code as GitHub packs it, at one commit. Raises UnavailableError."""
+    ref, commit_hash = _pinned(name, ref, web)
+    url = f"{_GITHUB}/{name}/zipball/{commit_hash}"
+    open_, elsewhere = opener(web, (url,))
+    path = f"{name.replace('/', '_')}.zip"
+    return RemoteSnapshot(
+        source=TorchHub.scheme,
+        name=name,
+        layout="torch-hub",
+        files=(RemoteFile(path=path, open=open_, identity=url, elsewhere=elsewhere),),
+        revision=ref,
+        commit_hash=commit_hash if len(commit_hash) == 40 else None,
+        specs=specs,
+        inside=_inside,
+    )
 
 
 def _weights(name: str, entry: str | None) -> tuple[list[str], tuple[str, ...]]:
@@ -121,24 +124,22 @@ def _refs(name: str, web: Web) -> dict[str, str]:
         return None
 
     url = f"{_GITHUB}/{name}.git/info/refs?service=git-upload-pack"
+    return web.read((url,), _LONGEST_LIST, _parsed_refs, explain)
+
+
+def _parsed_refs(content: bytes, _: object) -> dict[str, str]:
+    """Raises ValueError for what is no list of branches."""
     refs = {}
-    try:
-        content = web.read(url, _LONGEST_LIST, explain)
-        start = 0
-        while start < len(content):
-            length = int(content[start : start + 4], 16)
-            line = content[start + 4 : start + length]
-            start += max(length, 4)
-            commit_hash, _, ref = line.partition(b"\0")[0].strip().decode().partition(" ")
-            if re.fullmatch(r"[0-9a-f]{40}", commit_hash):
-                refs[ref.removesuffix("^{}")] = commit_hash
-    except ValueError:
-        refs = {}
+    start = 0
+    while start < len(content):
+        length = int(content[start : start + 4], 16)
+        line = content[start + 4 : start + length]
+        start += max(length, 4)
+        commit_hash, _, ref = line.partition(b"\0")[0].strip().decode().partition(" ")
+        if re.fullmatch(r"[0-9a-f]{40}", commit_hash):
+            refs[ref.removesuffix("^{}")] = commit_hash
     if not refs:
-        raise UnavailableError(
-            f"the list of branches of {name} is not one that git gives: check the network, "
-            "or the mirror"
-        )
+        raise ValueError("no branches")
     return refs
 
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 from bundler.catalogues import catalogue, nearest
 from bundler.checkpoint import checkpoint
-from bundler.download import Web
 from bundler.errors import RequestError
-from bundler.hub import Hub
-from bundler.remote import RemoteSnapshot
+from bundler.remote import RemoteSnapshot, Repositories
+from bundler.web import Web
 
 
 class Torchvision:
@@ -22,7 +21,7 @@ class Torchvision:
 
     scheme = "torchvision"
 
-    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
+    def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
         name, at, weights = rest.partition("@")
         models = catalogue("torchvision")["models"]
         if name not in models:

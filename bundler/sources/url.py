@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from bundler.checkpoint import checkpoint
 from bundler.digest import Digest
-from bundler.download import Web
 from bundler.errors import RequestError
-from bundler.hub import Hub
-from bundler.remote import RemoteSnapshot
+from bundler.remote import RemoteSnapshot, Repositories
+from bundler.web import Web
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +18,7 @@ class Url:
 
     scheme: str
 
-    def resolve(self, rest: str, hub: Hub, web: Web) -> Iterator[RemoteSnapshot]:
+    def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
         address, _, said = rest.partition("#")
         digest = None
         if said:

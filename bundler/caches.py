@@ -1,0 +1,348 @@
+"""What the libraries on this machine have downloaded already: found, never altered.
+
+The folders are those of `layouts`, as the libraries themselves fill them: huggingface_hub's cache
+with its blobs beside the snapshots, in a store shared by all repositories, or as plain files where
+links are not to be had; torch.hub's code and checkpoints; insightface's packs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from posixpath import basename
+from typing import Any
+
+from bundler.catalogues import catalogue
+from bundler.code import HUBCONF
+from bundler.digest import Digest
+from bundler.environment import Roots
+from bundler.errors import BundlerError, DamagedError, RequestError, UnavailableError
+from bundler.layouts.torch_hub import hash_in_name
+from bundler.local_file import copy_at, local_file
+from bundler.remote import Copy, RemoteFile, RemoteSnapshot
+from bundler.selection import weight_formats
+
+_SCHEMES = {"model": "hf", "dataset": "dataset", "space": "space"}
+_COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REPOSITORY = re.compile(r"(model|dataset|space)s--(.+)")
+_LARGEST_INDEX = 64 << 20
+"""Bytes of a list of shards, or of a repository's files."""
+_SHOWN = 3
+
+
+class Caches:
+    """The caches below `roots`. A source of repositories, as `remote.Repositories` has it."""
+
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
+
+    def with_copies(self, snapshot: RemoteSnapshot) -> RemoteSnapshot:
+        """The same snapshot, each file with what there is here under its name.
+
+        Only what upstream gives a digest for, so that a copy can be told from something else.
+        """
+        if snapshot.inside is not None or any(file.copies for file in snapshot.files):
+            return snapshot
+        places = [p for p in self._places(snapshot) if p.is_dir()]
+        files = tuple(
+            replace(file, copies=tuple(_copies(places, file, snapshot.commit_hash)))
+            if places and (file.digest or file.git_sha1 or file.sha256_prefix)
+            else file
+            for file in snapshot.files
+        )
+        return replace(snapshot, files=files)
+
+    def _places(self, snapshot: RemoteSnapshot) -> list[Path]:
+        if snapshot.layout == "hf-cache":
+            names = (snapshot.name, *snapshot.aliases)
+            return [self._repository(str(snapshot.kind), name) for name in names]
+        return [self._checkpoints] if snapshot.layout == "torch-checkpoints" else []
+
+    def _repository(self, kind: str, name: str) -> Path:
+        return self._roots.hub / "--".join([f"{kind}s", *name.split("/")])
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self._roots.torch_home / "hub" / "checkpoints"
+
+    def snapshot(
+        self,
+        source: str,
+        kind: str,
+        name: str,
+        revision: str | None,
+        specs: tuple[str, ...] = (),
+    ) -> RemoteSnapshot:
+        """The files of a repository that are here; none of those that are not whole.
+
+        Raises UnavailableError, naming them, if some are damaged or missing: links that lead
+        nowhere, shards that an index names, other sizes than the repository's own list has.
+        """
+        folder = self._repository(kind, name)
+        revision = revision or "main"
+        commit_hash = _commit(folder, revision)
+        if commit_hash is None:
+            raise UnavailableError(self._absence(folder, name, revision))
+        listed = _listing(folder / "trees" / f"{commit_hash}.json")
+        content = folder / "snapshots" / commit_hash
+        files, faults = [], []
+        for path in sorted(_below(content)):
+            inner = path.relative_to(content).as_posix()
+            try:
+                files.append(_file(path, inner, listed.get(inner, {})))
+            except (OSError, BundlerError):
+                faults.append(inner)
+        faults += _absent_shards(content, {file.path for file in files})
+        if faults or not files:
+            more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+            what = f"{', '.join(faults[:_SHOWN])}{more}" if faults else "all of it"
+            raise UnavailableError(
+                f"{name} is not whole in {self._roots.hub}: {what} missing or cut short; have it "
+                "downloaded again, or leave it out"
+            )
+        main, *others = self._names(kind, name)
+        return RemoteSnapshot(
+            source=source,
+            name=main,
+            layout="hf-cache",
+            files=tuple(files),
+            kind=kind,
+            aliases=tuple(others),
+            revision=revision,
+            commit_hash=commit_hash,
+            specs=specs,
+        )
+
+    def _names(self, kind: str, name: str) -> list[str]:
+        """All names of a repository here: that of its folder first, then those of links to it."""
+        real = os.path.realpath(self._repository(kind, name))
+        names = {
+            other
+            for other_kind, other in self._repositories()
+            if other_kind == kind and os.path.realpath(self._repository(kind, other)) == real
+        }
+        return sorted(names, key=lambda n: (self._repository(kind, n).is_symlink(), n))
+
+    def _absence(self, folder: Path, name: str, revision: str) -> str:
+        if folder.is_dir():
+            known = ", ".join(sorted(_revisions(folder))) or "nothing"
+            return f"{name} has no revision {revision} in {self._roots.hub}, only {known}"
+        last = name.rpartition("/")[2]
+        near = [f"{other}" for _, other in self._repositories() if other.endswith(last)]
+        meant = f": do you mean {', '.join(near)}?" if near else ""
+        return f"{name} is not in {self._roots.hub}{meant or ': load it once with a network'}"
+
+    def checkpoint(self, url: str) -> RemoteFile:
+        """What torch.hub has downloaded from `url`. Raises UnavailableError."""
+        return self._one_file(self._checkpoints / basename(url.partition("?")[0]))
+
+    def _one_file(self, path: Path) -> RemoteFile:
+        try:
+            return local_file(path, path.name)
+        except (OSError, RequestError):
+            raise UnavailableError(
+                f"{path.name} is not in {path.parent}: load it once with a network"
+            ) from None
+
+    def code(self, name: str, ref: str | None, specs: tuple[str, ...] = ()) -> RemoteSnapshot:
+        """The repository of torch.hub that was loaded as `name`, at `ref`. Raises UnavailableError.
+
+        Without `ref`, `main` or else `master`, as torch/hub.py has it.
+        """
+        for revision in ("main", "master") if ref is None else (ref,):
+            called = f"{name}_{revision}".replace("/", "_")
+            folder = self._roots.torch_home / "hub" / called
+            if (folder / HUBCONF).is_file():
+                at_commit = re.search("_([0-9a-f]{40})$", os.path.realpath(folder))
+                return RemoteSnapshot(
+                    source="torchhub",
+                    name=name,
+                    layout="torch-hub",
+                    files=_folder(folder),
+                    revision=revision,
+                    commit_hash=at_commit[1] if at_commit else None,
+                    specs=specs,
+                )
+        raise UnavailableError(
+            f"{name}:{ref or 'main'} is not in {self._roots.torch_home / 'hub'}: load it once with "
+            "a network"
+        )
+
+    def pack(self, name: str) -> RemoteSnapshot:
+        """insightface's pack of that name. Raises UnavailableError."""
+        folder = self._roots.insightface / "models" / name
+        files = tuple(
+            file for file in _folder(folder) if PurePosixPath(file.path).suffix == ".onnx"
+        )
+        if not files:
+            raise UnavailableError(f"{folder} has no models in it: load {name} with a network once")
+        return RemoteSnapshot(source="insightface", name=name, layout="insightface", files=files)
+
+    def everything(self) -> tuple[list[RemoteSnapshot], list[str]]:
+        """All that is here and whole, and what there is to say of the rest, a sentence each."""
+        snapshots, notes = [], []
+        for kind, name in self._repositories():
+            if self._repository(kind, name).is_symlink():
+                continue  # Another name of one that comes by its first.
+            for revision in sorted(_revisions(self._repository(kind, name))):
+                try:
+                    snapshots.append(self.snapshot(_SCHEMES[kind], kind, name, revision))
+                except UnavailableError as error:
+                    notes.append(f"left behind: {error}")
+        addresses = {basename(url): url for url in _known_addresses()}
+        for path in _entries(self._checkpoints):
+            if path.is_file() and not path.name.endswith(".partial"):
+                url = addresses.get(path.name)
+                in_name = hash_in_name(url or "")
+                snapshots.append(
+                    RemoteSnapshot(
+                        source="https" if url else "file",
+                        name=url or path.name,
+                        layout="torch-checkpoints",
+                        files=(replace(self._one_file(path), sha256_prefix=in_name),),
+                    )
+                )
+        kept = _entries(self._roots.torch_home / "hub")
+        linked = {os.path.realpath(folder) for folder in kept if folder.is_symlink()}
+        for folder in kept:
+            # Branches are links to the folders of commits, where bundler has put them.
+            parts = re.fullmatch(r"([^_]+)_(.+)_([^_]+)", folder.name)
+            if parts and (folder / HUBCONF).is_file() and str(folder) not in linked:
+                try:
+                    snapshots.append(self.code(f"{parts[1]}/{parts[2]}", parts[3]))
+                except UnavailableError as error:
+                    notes.append(f"left behind: {error}")
+        for folder in _entries(self._roots.insightface / "models"):
+            if folder.is_dir():
+                try:
+                    snapshots.append(self.pack(folder.name))
+                except UnavailableError as error:
+                    notes.append(f"left behind: {error}")
+        return snapshots, notes
+
+    def _repositories(self) -> Iterator[tuple[str, str]]:
+        """Kind and name of every repository that has a snapshot here."""
+        for folder in _entries(self._roots.hub):
+            match = _REPOSITORY.fullmatch(folder.name)
+            if match and any(_entries(folder / "snapshots")):
+                yield match[1], match[2].replace("--", "/")
+
+
+def _copies(places: list[Path], file: RemoteFile, commit_hash: str | None) -> Iterator[Copy]:
+    for place in places:
+        inner = [f"blobs/{file.etag}", f"snapshots/{commit_hash}/{file.path}", file.path]
+        for name in inner if commit_hash is None else inner[:2]:
+            with suppress(OSError, RequestError):
+                copy = copy_at(place / name)
+                if copy.size == file.size:
+                    yield copy
+
+
+def _commit(folder: Path, revision: str) -> str | None:
+    """The commit that a revision stands for here."""
+    if ".." not in revision.split("/"):
+        with suppress(OSError, ValueError):
+            commit_hash = (folder / "refs" / revision).read_text("ascii").strip()
+            if (
+                _COMMIT_HASH.fullmatch(commit_hash)
+                and (folder / "snapshots" / commit_hash).is_dir()
+            ):
+                return commit_hash
+    found = [path.name for path in _entries(folder / "snapshots")]
+    found = [name for name in found if _COMMIT_HASH.fullmatch(name)]
+    found = [name for name in found if len(revision) >= 7 and name.startswith(revision)]
+    return found[0] if len(found) == 1 else None
+
+
+def _revisions(folder: Path) -> set[str]:
+    """What a repository can be asked for here: its refs, and commits that none of them names."""
+    refs = {path.relative_to(folder / "refs").as_posix() for path in _below(folder / "refs")}
+    named = {ref: _commit(folder, ref) for ref in refs}
+    found = {p.name for p in _entries(folder / "snapshots") if _COMMIT_HASH.fullmatch(p.name)}
+    return {ref for ref, commit in named.items() if commit} | (found - {*named.values()})
+
+
+def _file(path: Path, inner: str, listed: Mapping[str, Any]) -> RemoteFile:
+    """A file of a snapshot, with what its blob's name or the list of files promises.
+
+    Raises DamagedError for one that has another size than the list has, RequestError, OSError.
+    """
+    etag = basename(os.readlink(path)) if path.is_symlink() else ""
+    etag = str(listed.get("lfs_sha256") or listed.get("blob_id") or etag)
+    digest = Digest(etag) if _SHA256.fullmatch(etag) else None
+    git_sha1 = etag if _COMMIT_HASH.fullmatch(etag) else None
+    known: dict[str, Any] = {"digest": digest, "git_sha1": git_sha1, "etag": etag or None}
+    if digest or git_sha1:
+        known["identity"] = str(digest) if digest else f"git:{git_sha1}"
+    file = local_file(path, inner, **known)
+    if listed and file.size != listed.get("lfs_size", listed.get("size")):
+        raise DamagedError(f"{path} has another size than the list of files has")
+    return file
+
+
+def _listing(path: Path) -> dict[str, dict[str, Any]]:
+    """What huggingface_hub notes of a repository's files (_tree_cache.py); it may have none."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        files = json.loads(_start(path))["files"]
+        return {path: entry for path, entry in files.items() if isinstance(entry, dict)}
+    return {}
+
+
+def _absent_shards(content: Path, present: set[str]) -> list[str]:
+    """The files that a list of shards names, and that are not there.
+
+    None of one is no fault where other weights are: those of that form were not wanted.
+    """
+    absent = []
+    has_weights = bool(weight_formats(map(PurePosixPath, present)))
+    for index in sorted(path for path in present if path.endswith(".index.json")):
+        with suppress(OSError, ValueError, AttributeError, RecursionError):
+            shards = {*json.loads(_start(content / index)).get("weight_map", {}).values()}
+            paths = {str(PurePosixPath(index).parent / str(shard)) for shard in shards}
+            if paths & present or not has_weights:
+                absent += sorted(paths - present)
+    return absent
+
+
+def _start(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_LARGEST_INDEX)
+
+
+def _folder(folder: Path) -> tuple[RemoteFile, ...]:
+    """The files below a folder, without what Python compiled there. Raises UnavailableError."""
+    found = [path for path in _below(folder) if "__pycache__" not in path.parts]
+    try:
+        return tuple(local_file(p, p.relative_to(folder).as_posix()) for p in sorted(found))
+    except (OSError, RequestError) as error:
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        raise UnavailableError(f"{folder} cannot be read as a whole ({said})") from None
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, and every link; none if there is no folder."""
+    for inner, _, names in os.walk(folder):
+        yield from (Path(inner, name) for name in names)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _known_addresses() -> Iterator[str]:
+    """Every checkpoint whose address the catalogues know."""
+    for model in catalogue("torchvision")["models"].values():
+        yield from model["weights"].values()
+    for entries in catalogue("torchhub")["repositories"].values():
+        for urls in entries.values():
+            yield from urls
+    yield from catalogue("timm")["urls"].values()

@@ -1,0 +1,52 @@
+"""Where models are looked for: the Hub or hubs, the rest of the web, what is on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from bundler.caches import Caches
+from bundler.environment import find_roots
+from bundler.errors import RequestError
+from bundler.hub import Hub, find_endpoints, find_tokens
+from bundler.patience import RETRIES, Patience
+from bundler.remote import Repositories
+from bundler.web import STALL_SECONDS, Mirror, Web
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """What the user says about it.
+
+    `endpoints`: the hubs to ask, each where those before it do not help; `HF_ENDPOINT` comes first,
+    and the public one is asked if there is no other. `mirrors`: `FROM=TO`, addresses and where to
+    look for them first. `token_for`: hosts of those that the token goes to as well. `timeout`:
+    seconds without a byte after which a connection counts as broken. `retries`: tries without a new
+    byte before a file is given up. `offline`: nothing is asked of a network, and everything comes
+    from the libraries' caches on this machine.
+    """
+
+    endpoints: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()
+    token_for: tuple[str, ...] = ()
+    timeout: float = STALL_SECONDS
+    retries: int = RETRIES
+    offline: bool = False
+
+    @contextmanager
+    def open(self, say: Callable[[str], None]) -> Iterator[tuple[Repositories, Web, Caches]]:
+        """Everything to look in; `say` is told what is waited for. Raises RequestError."""
+        if self.timeout <= 0 or self.retries < 1:
+            raise RequestError("the timeout must be more than 0 seconds, the retries at least 1")
+        caches = Caches(find_roots())
+        if self.offline:
+            yield caches, Web(patience=Patience(self.retries, say), kept=caches), caches
+            return
+        endpoints = find_endpoints(self.endpoints)
+        mirrors = [Mirror.parse(text) for text in self.mirrors]
+        places = [*endpoints, *(mirror.place for mirror in mirrors)]
+        tokens = find_tokens(places, self.token_for)
+        patience = Patience(self.retries, say)
+        with closing(Web(mirrors, tokens, self.timeout, patience)) as web:
+            yield Hub(web, endpoints, [*tokens]), web, caches
