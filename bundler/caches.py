@@ -238,7 +238,7 @@ def _copies(places: list[Path], file: RemoteFile, commit_hash: str | None) -> It
     for place in places:
         inner = [f"blobs/{file.etag}", f"snapshots/{commit_hash}/{file.path}", file.path]
         for name in inner if commit_hash is None else inner[:2]:
-            with suppress(OSError, RequestError):
+            with suppress(OSError, ValueError, RequestError):
                 copy = copy_at(place / name)
                 if copy.size == file.size:
                     yield copy

@@ -51,7 +51,7 @@ def checkpoint(
     if web.kept is not None:
         file, media_type = web.kept.checkpoint(url), ""
     else:
-        file, media_type = file_at(url, web)
+        file, media_type = file_at(url, web, digest.hex if digest else in_name)
     if media_type == "text/html" and not name.endswith((".htm", ".html")):
         raise RequestError(
             f"{_public(url)} is a page to look at, not a file: take the address of its download "
@@ -67,7 +67,6 @@ def checkpoint(
                 identity=str(digest) if digest else file.identity,
                 digest=digest,
                 sha256_prefix=in_name,
-                resumes=file.resumes or bool(digest or in_name),
             ),
         ),
         specs=specs,

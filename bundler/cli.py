@@ -70,7 +70,7 @@ Jobs = Annotated[
     ),
 ]
 Store = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="DIR",
         help="The folder that keeps downloads; by default ~/.cache/bundler.",
@@ -194,8 +194,8 @@ def pack(
         typer.Option(
             "--endpoint",
             metavar="URL",
-            help="A hub to ask, after HF_ENDPOINT; repeatable, in order. Without any, "
-            "https://huggingface.co.",
+            help="A hub to ask, after HF_ENDPOINT; repeatable, in order, but one that does not "
+            "answer goes last. Without any, https://huggingface.co.",
             envvar="BUNDLER_ENDPOINT",
         ),
     ] = None,
@@ -220,7 +220,8 @@ def pack(
         float,
         typer.Option(
             metavar="SECONDS",
-            help="Without a byte for so long, a connection counts as broken.",
+            help="Without a byte for so long, a connection counts as broken; making one may take "
+            "10 at most.",
             envvar="BUNDLER_TIMEOUT",
         ),
     ] = 30,
@@ -263,7 +264,7 @@ def pack(
     for path in requests or []:
         wanted += read_request(path)
     selection = Selection(tuple(include or ()), tuple(exclude or ()), all_files)
-    folder = store or default_store()
+    folder = _folder(store, "--store") or default_store()
     # Where the bundle itself goes to stdout, words go to stderr.
     words = sys.stderr if output == "-" else sys.stdout
 
@@ -500,7 +501,7 @@ def show_store(
     from bundler import report
     from bundler.packing import open_store
 
-    usage = open_store(store, clear=clear)
+    usage = open_store(_folder(store, "--store"), clear=clear)
     if json_:
         _print_json(usage.to_json())
     else:
@@ -607,10 +608,9 @@ class _Bars:
         return _Bar(what, total, done) if total else Silent().start(what, total)
 
     def say(self, text: str) -> None:
-        if sys.stderr.isatty():
-            from bundler.report import printable
+        from bundler.report import printable
 
-            tqdm.write(f"bundler: {printable(text)}", file=sys.stderr)
+        tqdm.write(f"bundler: {printable(text)}", file=sys.stderr)
 
 
 class _Bar:

@@ -15,7 +15,6 @@ from functools import partial
 from posixpath import basename
 from typing import TypeVar
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 from bundler.digest import COPY_SIZE, Blob, Digest, Stream, git_hash
 from bundler.errors import (
@@ -41,18 +40,21 @@ SMALL = 1 << 20
 T = TypeVar("T")
 
 
-def file_at(url: str, web: Web) -> tuple[RemoteFile, str]:
-    """The file at `url`, called as its path ends, and its media type. Raises as `web` does."""
+def file_at(url: str, web: Web, known_by: str = "") -> tuple[RemoteFile, str]:
+    """The file at `url`, called as its path ends, and its media type. Raises as `web` does.
+
+    `known_by`: something of the content's digest; without it, all of it must be of one time.
+    """
     heading = web.heading((url,))
-    open_, elsewhere = opener(web, (url,), mark=heading.mark, size=heading.size)
+    mark = "" if known_by else heading.mark
+    open_, elsewhere = opener(web, (url,), mark=mark, size=heading.size)
     file = RemoteFile(
         path=basename(urlsplit(url).path),
         open=open_,
-        # Without a mark nothing tells whether the content is that of another time: fetched anew.
-        identity=f"{url} {heading.mark or uuid4().hex} {heading.size}",
+        identity=f"{url} {known_by or mark} {heading.size}",
         size=heading.size,
-        resumes=bool(heading.mark),
-        part=open_ if heading.mark else None,
+        resumes=bool(known_by or mark),
+        part=open_ if known_by or mark else None,
         elsewhere=elsewhere,
     )
     return file, heading.media_type
@@ -63,7 +65,8 @@ def found(file: RemoteFile, store: BlobStore) -> Blob | None:
     if file.digest is not None and file.size is not None:
         promised = Blob(file.digest, file.size)
         return promised if store.has(promised) else None
-    blob = store.find(file.identity)
+    # Without any mark nothing tells whether the content is that of another time: fetched anew.
+    blob = store.find(file.identity) if file.resumes else None
     if (
         blob
         and file.size in (None, blob.size)
@@ -157,7 +160,7 @@ def small_content(
         with suppress(DamagedError, RequestError):
             return attempt(copy.open)
     fetch = partial(_or_elsewhere, file, partial(attempt, file.open))
-    with _named(what, patience):
+    with _named(what):
         try:
             return patience.insist(fetch)
         except DamagedError:
@@ -199,12 +202,17 @@ class _Arrival:
         except Cancelled:
             pass
 
-    def _blob_of(self, content: Stream, count: Callable[[int], None]) -> Blob:
-        """The blob that a stream is. Raises DamagedError if upstream promised another."""
+    def _blob_of(
+        self, content: Stream, count: Callable[[int], None], limit: int | None = None
+    ) -> Blob:
+        """The blob that a stream, or its first `limit` bytes are.
+
+        Raises DamagedError if upstream promised another.
+        """
         sha256 = hashlib.sha256()
         sha1 = git_hash(self.file.size or 0)
         size = 0
-        while data := content.read(COPY_SIZE):
+        while data := content.read(COPY_SIZE if limit is None else min(COPY_SIZE, limit - size)):
             if self._stop.is_set():
                 raise Cancelled
             sha256.update(data)
@@ -240,7 +248,8 @@ class _Adoption(_Arrival):
                     with closing(copy.open(0)) as content:
                         blob = self._blob_of(content, self._meter.add)
                 except (DamagedError, RequestError) as error:
-                    if isinstance(error, _MismatchError) and self.file.is_here:
+                    is_own = self.file.identity.startswith("file:")
+                    if isinstance(error, _MismatchError) and self.file.is_here and not is_own:
                         raise DamagedError(
                             f"{self.what} is damaged in {copy.path}: delete it, and have it "
                             "downloaded again"
@@ -280,7 +289,7 @@ class _Download(_Arrival):
 
     def fetch(self, part: int) -> None:
         """Bring one part; with the last of them the file is compared and becomes a blob."""
-        with self._faults_kept(), _named(self.what, self._patience), self._opened() as wanted:
+        with self._faults_kept(), _named(self.what), self._opened() as wanted:
             if wanted:
                 self._bring(part)
 
@@ -304,18 +313,19 @@ class _Download(_Arrival):
         try:
             if self.file.part is None or not self._splits:
                 raise NoPartsError("it comes as a whole")
-            self._insist(partial(self._read_part, part, self.file.part))
+            read = partial(self._read_part, part, self.file.part)
+            self._insist(read, lambda: self._partial.span(part)[0])
         except NoPartsError:
             if self._is_first("_streamed"):
-                self._insist(self._read_all)
+                self._insist(self._read_all, lambda: self._partial.here)
         is_whole = self._streamed if self.file.size is None else not self._partial.missing
         if is_whole and self._is_first("_finished"):
             self._finish()
 
-    def _insist(self, attempt: Callable[[], None]) -> None:
+    def _insist(self, attempt: Callable[[], None], arrived: Callable[[], int]) -> None:
         with_others = partial(_or_elsewhere, self.file, attempt)
         try:
-            self._patience.insist(with_others, lambda: self._partial.here, self._stop)
+            self._patience.insist(with_others, arrived, self._stop)
         except WrongSizeError:
             raise  # Of the bytes that are here nothing is said.
         except DamagedError:
@@ -364,19 +374,21 @@ class _Download(_Arrival):
         while (stop is None or start <= stop) and (data := body.read(COPY_SIZE)):
             if self._stop.is_set():
                 raise Cancelled
-            self._meter.add(self._partial.write(start, data))
+            wanted = data if stop is None else data[: stop - start]
+            self._meter.add(self._partial.write(start, wanted))
             start += len(data)
         return start
 
     def _finish(self) -> None:
-        self._partial.finish()
         try:
             with open(self._partial.path, "rb", buffering=0) as content:
-                blob = self._blob_of(content, lambda _: None)
+                blob = self._blob_of(content, lambda _: None, self._partial.here)
         except _MismatchError:
             self._drop()
             self.file.elsewhere()
             raise
+        has_digest = self.file.digest or self.file.git_sha1 or self.file.sha256_prefix
+        self._partial.finish(sync=not has_digest)
         self._store.admit(self.file.identity, self._partial.path, blob)
         self.blob = blob
 
@@ -395,13 +407,14 @@ def _or_elsewhere(file: RemoteFile, attempt: Callable[[], T]) -> T:
 
 
 @contextmanager
-def _named(what: str, patience: Patience) -> Iterator[None]:
+def _named(what: str) -> Iterator[None]:
     """Say in an error which file it is about."""
     try:
         yield
     except TransientError as error:
+        tries = f"{error.tries} tries" if error.tries > 1 else "1 try"
         raise UnavailableError(
-            f"{what}: {error} (after {patience.retries} tries; run the same command again to go on)"
+            f"{what}: {error} (after {tries}; run the same command again to go on)"
         ) from None
     except UnavailableError as error:
         raise UnavailableError(f"{what}: {error}") from None

@@ -31,7 +31,7 @@ from bundler.planning import PackPlan, contents
 from bundler.prepared import can_prepare, prepare
 from bundler.progress import Progress
 from bundler.remote import RemoteSnapshot
-from bundler.store import BlobStore
+from bundler.store import WORK, BlobStore
 from bundler.survey import without_contradictions
 from bundler.whole_file import told
 from bundler.zip_archive import from_zip
@@ -156,7 +156,7 @@ def _prepared(
         with (
             progress.start(f"preparing {snapshot.name}", snapshot.size),
             told(store.root, "--store"),
-            TemporaryDirectory(dir=store.root, prefix="prepared-") as work,
+            TemporaryDirectory(dir=store.root, prefix=WORK) as work,
         ):
             source, target = Path(work, "files"), Path(work, "cache")
             for entry in snapshot.files:

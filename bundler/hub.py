@@ -10,32 +10,40 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-from urllib.parse import quote, urlsplit
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 import httpx2
-from huggingface_hub import constants, get_token, hf_hub_url
-from huggingface_hub.errors import HFValidationError
 
 from bundler.digest import Digest
 from bundler.errors import RequestError, UnavailableError, shown
 from bundler.names import plain_text
 from bundler.remote import RemoteFile, RemoteSnapshot
-from bundler.web import Explain, Web, host_of, opener, origin
+from bundler.web import LARGEST_FILE, Explain, Web, host_of, is_address, opener, origin
+
+try:
+    from huggingface_hub import constants, get_token, hf_hub_url
+    from huggingface_hub.errors import HFValidationError
+except ValueError:  # It takes HF_ENDPOINT apart when it is imported.
+    raise RequestError("HF_ENDPOINT is no http or https address: correct it") from None
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 LAYOUT = "hf-cache"
 _COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
-_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
 _SHORT_HASH = re.compile(r"[0-9a-f]{7,39}")
 _NEXT_PAGE = re.compile(r"<(?P<link>[^<>]*?(?P<path>/api/[^<>]*))>\s*;\s*rel=\"?next\"?")
 _LISTING_LIMIT = 50_000
 """Files from which on the Hub's description may be cut short, and the tree is asked instead."""
-_LONGEST_ANSWER = 256 << 20
+_LONGEST_ANSWER = 64 << 20
 """Bytes; the description of 50,000 files has some 15 million."""
+_MOST_PAGES = 1_000
+"""Of 1,000 files or 50 commits each."""
+
+
+T = TypeVar("T")
 
 
 class NoRepositoryError(UnavailableError):
@@ -50,8 +58,12 @@ def find_endpoints(named: Sequence[str]) -> tuple[str, ...]:
     configured = os.environ.get("HF_ENDPOINT")
     endpoints = [*([configured] if configured else []), *named] or [DEFAULT_ENDPOINT]
     for endpoint in endpoints:
-        if not _is_address(endpoint):
-            raise RequestError(f"the endpoint {shown(endpoint)} is no http or https address")
+        if "@" in endpoint:
+            raise RequestError("an endpoint holds no user and password: write https://host")
+        if not is_address(endpoint) or "?" in endpoint or "#" in endpoint:
+            meant = f"https://{endpoint}"
+            hint = f": do you mean {shown(meant)}?" if is_address(meant) else ""
+            raise RequestError(f"the endpoint {shown(endpoint)} is no http or https address{hint}")
     return tuple(dict.fromkeys(endpoint.rstrip("/") for endpoint in endpoints))
 
 
@@ -63,18 +75,20 @@ def find_tokens(places: Sequence[str], token_for: Sequence[str] = ()) -> dict[st
     is no place, and for what can be no token.
     """
     token = get_token()
-    hosts = {urlsplit(place).netloc for place in places}
-    for host in token_for:
-        if host not in hosts:
+    hosts = {host_of(place).lower() for place in places}
+    token_for = [named.rpartition("://")[2].rstrip("/").lower() for named in token_for]
+    for named in token_for:
+        if named not in hosts:
             raise RequestError(
-                f"--token-for {shown(host)} is the host of no --endpoint and no --mirror"
+                f"--token-for {shown(named)} is the host of no --endpoint and no --mirror: these "
+                f"are {', '.join(sorted(hosts))}"
             )
     if token is None:
         return {}
     if not token.isascii() or not token.isprintable():
         raise RequestError("the token has a character that no token has: copy it again")
-    trusted = {origin(DEFAULT_ENDPOINT), origin(os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT)}
-    trusted |= {origin(place) for place in places if urlsplit(place).netloc in token_for}
+    trusted = {origin(os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT)}
+    trusted |= {origin(place) for place in places if host_of(place).lower() in token_for}
     return dict.fromkeys(trusted, token)
 
 
@@ -150,8 +164,8 @@ class Hub:
         """The one commit on the main branch that `revision` abbreviates."""
         if not _SHORT_HASH.fullmatch(revision):
             return None
-        commits = self._pages(f"/api/{kind}s/{name}/commits/main", kind, name)
-        found = {str(commit["id"]) for commit in commits if commit["id"].startswith(revision)}
+        commits = self._pages(f"/api/{kind}s/{name}/commits/main", kind, name, _commit_of)
+        found = {commit for commit in commits if commit.startswith(revision)}
         return found.pop() if len(found) == 1 else None
 
     def _files(self, kind: str, name: str, info: _Info) -> list[RemoteFile]:
@@ -159,12 +173,13 @@ class Hub:
         # Some mirrors leave the sizes out of the description.
         if listed is None or len(listed) >= _LISTING_LIMIT:
             path = f"/api/{kind}s/{name}/tree/{info.commit_hash}?recursive=true&expand=false"
-            entries = self._pages(path, kind, name)
-            listed = [_Listed.of_tree(entry) for entry in entries if entry["type"] == "file"]
+            listed = [item for item in self._pages(path, kind, name, _Listed.of_tree) if item]
         return [self._file(kind, name, info.commit_hash, item) for item in listed]
 
-    def _pages(self, path: str, kind: str, name: str) -> Iterator[dict[str, Any]]:
-        """The entries of a list that the Hub gives page by page.
+    def _pages(
+        self, path: str, kind: str, name: str, read: Callable[[dict[str, Any]], T]
+    ) -> Iterator[T]:
+        """What `read` makes of the entries of a list that the Hub gives page by page.
 
         A mirror passes on where the next page is in the original's words, under the name of the
         original. It is asked of whoever was asked for the first; only where none of these turns
@@ -173,7 +188,10 @@ class Hub:
         urls, seen = [f"{endpoint}{path}" for endpoint in self._endpoints], {path}
         explain: Explain = partial(self._absence, kind, name, "")
         while urls:
-            page = self._web.read(urls, _LONGEST_ANSWER, partial(_Page.parse, seen=seen), explain)
+            if len(seen) > _MOST_PAGES:
+                raise UnavailableError(f"the list of {name} does not end: is that a hub?")
+            parse = partial(_page, seen=seen, read=read)
+            page = self._web.read(urls, _LONGEST_ANSWER, parse, explain)
             yield from page.entries
             explain = _unexplained  # It is there: what is said of a later page is of that alone.
             following = page.following
@@ -205,7 +223,7 @@ class Hub:
         ]
 
     def _is_endpoint(self, response: httpx2.Response) -> bool:
-        return any(response.url.host == urlsplit(e).hostname for e in self._endpoints)
+        return origin(str(response.url)) in map(origin, self._endpoints)
 
     def _refusal(self, kind: str, name: str, response: httpx2.Response) -> UnavailableError | None:
         """What a refused file means."""
@@ -251,10 +269,10 @@ class Hub:
         if origin(str(response.url)) not in self._trusted:
             host = host_of(str(response.url))
             return (
-                f"and note that your token is not sent to {host}: say --token-for {host} if it is "
-                "a hub that the token is for"
+                f"then say --token-for {host} if it is a hub that your token is for: your token is "
+                "not sent to others"
             )
-        return "and check that your token may read it"
+        return "then check that your token may read it"
 
 
 class _NoRevisionError(UnavailableError):
@@ -276,8 +294,10 @@ class _Listed:
         return cls.of(entry["rfilename"], entry.get("size"), entry.get("blobId"), entry, "sha256")
 
     @classmethod
-    def of_tree(cls, entry: dict[str, Any]) -> _Listed:
-        """From a list of files. Raises ValueError and the like."""
+    def of_tree(cls, entry: dict[str, Any]) -> _Listed | None:
+        """From a list of files and folders. Raises ValueError and the like."""
+        if entry["type"] != "file":
+            return None
         return cls.of(entry["path"], entry.get("size"), entry.get("oid"), entry, "oid")
 
     @classmethod
@@ -287,8 +307,9 @@ class _Listed:
         lfs = entry.get("lfs")
         if lfs is not None:
             size = lfs["size"]
-        if not isinstance(path, str) or not isinstance(size, int) or size < 0:
+        if type(path) is not str or type(size) is not int or not 0 <= size <= LARGEST_FILE:
             raise ValueError("no path, or no size")
+        path.encode()  # Raises UnicodeError for half a character, which no address can hold.
         if blob_id is not None and not _COMMIT_HASH.fullmatch(blob_id):
             raise ValueError("no git id")
         return cls(path, size, Digest(lfs[sha256]) if lfs is not None else None, blob_id)
@@ -309,8 +330,9 @@ class _Info:
         """Raises ValueError and the like for what no hub says."""
         info = json.loads(text)
         name, commit_hash = info["id"], info["sha"]
-        if not _COMMIT_HASH.fullmatch(commit_hash) or not _NAME.fullmatch(name):
-            raise ValueError("no commit, or no name")
+        if not _COMMIT_HASH.fullmatch(commit_hash):
+            raise ValueError("no commit")
+        hf_hub_url(name, "-")  # Raises HFValidationError, which is a ValueError, for what is none.
         card = info.get("cardData")
         siblings = info.get("siblings") or []
         has_sizes = all("size" in sibling for sibling in siblings)
@@ -324,37 +346,41 @@ def _unexplained(_: object) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
+class _Page(Generic[T]):
     """Some entries of a list. `link`: the address of the next page; `following`: its path."""
 
-    entries: list[dict[str, Any]]
-    link: str
-    following: str
+    entries: list[T]
+    link: str = ""
+    following: str = ""
 
-    @classmethod
-    def parse(cls, text: bytes, headers: Mapping[str, str], seen: Container[str]) -> _Page:
-        """Raises ValueError for what is no page, or leads to one that was `seen`."""
-        entries = json.loads(text)
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise ValueError("not a list")
-        found = _NEXT_PAGE.search(headers.get("Link", ""))
-        if found is not None and found["path"] in seen:
-            raise ValueError("the same page again")
-        return cls(entries, found["link"] if found else "", found["path"] if found else "")
+
+def _page(
+    text: bytes,
+    headers: Mapping[str, str],
+    seen: Container[str],
+    read: Callable[[dict[str, Any]], T],
+) -> _Page[T]:
+    """Raises ValueError and the like for what is no page, or leads to one that was `seen`."""
+    entries = [read(entry) for entry in json.loads(text)]
+    found = _NEXT_PAGE.search(headers.get("Link", ""))
+    if found is None or not entries:
+        return _Page(entries)
+    if found["path"] in seen or not is_address(found["link"]):
+        raise ValueError("the same page again, or none")
+    return _Page(entries, found["link"], found["path"])
+
+
+def _commit_of(entry: dict[str, Any]) -> str:
+    """The hash of a commit that the Hub lists. Raises ValueError and the like."""
+    if not _COMMIT_HASH.fullmatch(entry["id"]):
+        raise ValueError("no commit")
+    return str(entry["id"])
 
 
 def _page_of(response: httpx2.Response, kind: str, name: str) -> str:
     """Where a person accepts the terms of a repository."""
     folder = "" if kind == "model" else f"{kind}s/"
     return f"{origin(str(response.url))}/{folder}{name}"
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
 
 
 def _notes(name: str, canonical: str) -> tuple[str, ...]:

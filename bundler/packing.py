@@ -69,10 +69,11 @@ def open_store(folder: Path | str | None = None, *, clear: bool = False) -> Usag
     Raises TargetError if it is in use, or cannot be emptied.
     """
     store = _store(folder)
-    usage = store.usage()
-    if clear and store.root.is_dir():
-        with told(store.root, "--store"), store:
-            store.clear()
+    with told(store.root, "--store"):
+        usage = store.usage()
+        if clear and usage != Usage(store.root):
+            with store:
+                store.clear()
     return usage
 
 

@@ -1,18 +1,19 @@
 """The bytes of an unfinished download: which of them are here, told again by the next process.
 
 A file of one part, or of unknown size, is as long as what is here of it. A larger one is fetched in
-several parts at once, each filled from its beginning. Behind the content, at its place from the
-start, stand the bytes here of every part, each in eight little-endian bytes, twice, and the name of
-the boot that they were written in:
+several parts at once, each filled from its beginning. Behind the content, on a page of its own, a
+table tells its size and the bytes here of every part, twice, each in eight little-endian bytes, and
+the name of the boot that they were written in:
 
-    content, with holes | written, of each part | on disk, of each part | boot
+    content, with holes | size | written, of each part | on disk, of each part | boot
 
-What a killed process has written is there. After a power cut, or any other end of a boot, only what
-was synced counts, which is done now and then.
+The table is mapped into memory: what a killed process has written is there. After a power cut, or
+any other end of a boot, only what was synced counts, which is done now and then.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 import threading
@@ -24,6 +25,8 @@ PART_SIZE = 32 << 20
 """Bytes of a part: much beside what a request costs, little beside a file worth splitting."""
 SYNC_SECONDS = 10.0
 """What a power cut may cost of a download."""
+_MOST_LOCKS = 64
+"""Parts that are written at once, hardly any two of them under one lock."""
 _BOOT_SIZE = 36
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 """Linux' name of this boot, proc(5); elsewhere all boots pass for one."""
@@ -43,7 +46,7 @@ class Partial:
         self._here, self._on_disk = self._read_table()
         self._synced_at = time.monotonic()
         self._lock = threading.Lock()
-        self._locks = [threading.Lock() for _ in range(self.count)]
+        self._locks = [threading.Lock() for _ in range(min(self.count, _MOST_LOCKS))]
         self._is_open = False
 
     @property
@@ -67,12 +70,16 @@ class Partial:
         self._is_open = True
         if self.count == 1:
             os.ftruncate(self._file, self.here)
-        self._write_table()
+        else:
+            self._write_table()
+            self._map = mmap.mmap(self._file, self._table.size, offset=self._table_start)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close the file, which goes if nothing is here."""
         self._is_open = False
+        if self.count > 1:
+            self._map.close()
         os.close(self._file)
         if not self.here:
             self.path.unlink(missing_ok=True)
@@ -89,13 +96,14 @@ class Partial:
             piece = rest if stop is None else rest[: stop - offset]
             if not piece:
                 break
-            with self._locks[part]:
+            with self._locks[part % _MOST_LOCKS]:
                 start, _ = self.span(part)
                 fresh = piece[start - offset :] if offset <= start else piece[:0]
                 if fresh:
                     here = self._here[part] + len(fresh)
                     _write_all(self._file, fresh, start)
-                    self._write_count(part, here)
+                    if self.count > 1:
+                        struct.pack_into("<Q", self._map, 8 + 8 * part, here)
                     self._here[part] = here  # Last: when all is here, nothing more is written.
             new += len(fresh)
             offset += len(piece)
@@ -103,10 +111,17 @@ class Partial:
         self._sync_now_and_then()
         return new
 
-    def finish(self) -> None:
-        """Leave nothing in the file but the content, which is whole; nothing more is written."""
+    def finish(self, *, sync: bool = False) -> None:
+        """Leave nothing in the file but the content, which is whole; nothing more is written.
+
+        `sync`: have it on disk before, where no digest would tell that a power cut took some of it.
+        """
+        if sync:
+            os.fsync(self._file)
         with self._lock:
             self._is_open = False
+            if self.count > 1:
+                self._map.close()
             os.ftruncate(self._file, self.here)
 
     def clear(self) -> None:
@@ -132,13 +147,17 @@ class Partial:
                 if self.count == 1:
                     fits = self._size is None or size <= self._size
                     return [size if fits else 0], nothing
-                file.seek(self._size or 0)
-                table = file.read()
+                file.seek(self._table_start)
+                table = file.read(self._table.size + 1)
         except OSError:
             return nothing, nothing
+        if size == self._size:  # Finished, and not taken in yet.
+            return [self._length(part) or 0 for part in range(self.count)], nothing
         if len(table) != self._table.size:
             return nothing, nothing
-        *counts, boot = self._table.unpack(table)
+        of, *counts, boot = self._table.unpack(table)
+        if of != self._size:
+            return nothing, nothing
         lengths = [self._length(part) or 0 for part in range(self.count)] * 2
         counts = [n if n <= length else 0 for n, length in zip(counts, lengths, strict=True)]
         written, on_disk = counts[: self.count], counts[self.count :]
@@ -146,18 +165,16 @@ class Partial:
 
     @property
     def _table(self) -> struct.Struct:
-        return struct.Struct(f"<{2 * self.count}Q{_BOOT_SIZE}s")
+        return struct.Struct(f"<Q{2 * self.count}Q{_BOOT_SIZE}s")
+
+    @property
+    def _table_start(self) -> int:
+        return -(-(self._size or 0) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
 
     def _write_table(self) -> None:
         if self.count > 1:
-            self._write_behind(0, self._table.pack(*self._here, *self._on_disk, _boot()))
-
-    def _write_count(self, part: int, here: int) -> None:
-        if self.count > 1:
-            self._write_behind(8 * part, struct.pack("<Q", here))
-
-    def _write_behind(self, offset: int, data: bytes) -> None:
-        _write_all(self._file, memoryview(data), (self._size or 0) + offset)
+            table = self._table.pack(self._size, *self._here, *self._on_disk, _boot())
+            _write_all(self._file, memoryview(table), self._table_start)
 
     def _sync_now_and_then(self) -> None:
         if self.count == 1 or time.monotonic() < self._synced_at + SYNC_SECONDS:

@@ -22,9 +22,9 @@ GREETINGS = 2
 """Tries where more are not likely to help, and somebody waits to be told."""
 _LONGEST_WAIT = 30.0
 _LONGEST_ASKED_WAIT = 300.0
-"""Seconds; as long as this, a server's own word is obeyed."""
+"""Seconds; up to this, a server's own word is obeyed, and nobody waits who is to wait longer."""
 _GIVEN_UP_SECONDS = 30.0
-_TOLD_FROM = 2.0
+_TOLD_FROM = 5.0
 """Seconds; a shorter wait is not worth a word."""
 
 T = TypeVar("T")
@@ -36,6 +36,8 @@ class TransientError(UnavailableError):
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
+        self.tries = 1
+        """How many there were in vain, once nobody tries any more."""
 
 
 class ExpiredError(TransientError):
@@ -61,7 +63,15 @@ class Patience:
 
     retries: int = RETRIES
     say: Callable[[str], None] = lambda _: None
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Ends every wait, when set."""
     _given_up: dict[str, float] = field(default_factory=dict)
+    _heard: dict[str, float] = field(default_factory=dict)
+
+    def heard(self, host: str) -> None:
+        """Note that `host` has answered."""
+        self._heard[host] = time.monotonic()
+        self._given_up.pop(host, None)
 
     def is_over(self, host: str) -> bool:
         """Whether `host` was waited for in vain, and not long ago: others need not do so too."""
@@ -83,27 +93,31 @@ class Patience:
         `arrived`: bytes that are here; a try that brought some does not count. `stop` ends a wait
         with Cancelled. `unanswered`: tries where there is no answer at all, if not as many as else.
         """
-        failures = 0
-        stop = stop or threading.Event()
+        began, failures, most = time.monotonic(), 0, arrived()
         while True:
-            before = arrived()
             try:
                 return attempt()
             except TransientError as error:
-                failures = 0 if arrived() > before else failures + 1
+                # More than ever: what is dropped and comes again is no progress.
+                here = arrived()
+                failures = 0 if here > most else failures + 1
+                most = max(most, here)
+                error.tries = max(1, failures)
                 tries = self.retries
                 if isinstance(error, ExpiredError):
                     tries = min(tries, GREETINGS)
                 if isinstance(error, UnreachableError):
                     tries = 0 if error.is_final else unanswered or tries
-                    if failures >= tries:
-                        self._given_up.update(dict.fromkeys(error.hosts, time.monotonic()))
-                if failures >= tries:
+                    if failures >= tries and not error.is_final:
+                        # One file that hangs says nothing of a host that answers others.
+                        mute = [h for h in error.hosts if self._heard.get(h, -math.inf) < began]
+                        self._given_up.update(dict.fromkeys(mute, time.monotonic()))
+                if failures >= tries or (error.wait or 0) > _LONGEST_ASKED_WAIT:
                     raise
                 seconds = _wait(failures, error)
                 if seconds >= _TOLD_FROM:
                     self.say(f"{error}; trying again in {seconds:.0f} s")
-                if stop.wait(seconds):
+                if (stop or self.stop).wait(seconds):
                     raise Cancelled from None
 
 
@@ -115,7 +129,7 @@ def asked_wait(headers: Mapping[str, str]) -> float | None:
     said = headers.get("Retry-After", "")
     if said.isascii() and said.isdigit():
         return float(said)
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, OverflowError):
         then = parsedate_to_datetime(said)
         return max(0.0, (then - datetime.now(then.tzinfo)).total_seconds())
     match = re.search(r"(?:^|[;,\s])t=(\d{1,6})\b", headers.get("RateLimit", ""))
@@ -128,7 +142,7 @@ def _wait(failures: int, error: TransientError) -> float:
     Spread by chance, so that many do not come back at once.
     """
     if error.wait is not None:
-        return min(error.wait, _LONGEST_ASKED_WAIT)
+        return error.wait
     if not failures:
         return 0.0
-    return min(_LONGEST_WAIT, 2.0 ** (failures - 2)) * random.uniform(1, 1.5)
+    return min(_LONGEST_WAIT, 2.0 ** min(failures - 2, 9)) * random.uniform(1, 1.5)

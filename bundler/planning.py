@@ -223,8 +223,14 @@ class Planner:
                 advice = "--no-closure packs without what is needed"
                 return UnavailableError(f"{item.needed_by} needs {item.spec}: {error} ({advice})")
 
-        with ThreadPoolExecutor(PARALLEL, "resolve") as pool:
+        pool = ThreadPoolExecutor(PARALLEL, "resolve")
+        try:
             results = list(pool.map(one, items))
+        except BaseException:
+            self._web.patience.stop.set()  # A thread may wait for a server in trouble.
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
         faults = [result for result in results if isinstance(result, BundlerError)]
         if faults:
             raise Faults(faults)

@@ -11,8 +11,8 @@ reads a blob compares it again, so that what a power cut took is seen, and fetch
 
 from __future__ import annotations
 
-import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,7 +24,12 @@ from bundler.digest import Blob, Digest, VerifiedReader, digest_of
 from bundler.errors import TargetError, amount
 from bundler.partial import Partial
 from bundler.remote import Copy
-from bundler.sharing import SHARED_FROM, clone, hard_link
+from bundler.sharing import SHARED_FROM, clone, hard_link, take_lock
+
+WORK = "prepared-"
+"""How folders begin that are needed while packing."""
+_OWN = re.compile(r"[0-9a-f]{64}(\.draft)?")
+"""How everything that is kept is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +37,10 @@ class Usage:
     """What the store in `folder` holds: blobs and unfinished downloads; sizes in bytes on disk."""
 
     folder: Path
-    blobs: int
-    size: int
-    unfinished: int
-    unfinished_size: int
+    blobs: int = 0
+    size: int = 0
+    unfinished: int = 0
+    unfinished_size: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
@@ -59,15 +64,21 @@ class BlobStore:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             self._lock = open(self.root / "lock", "w")
         except OSError as error:
-            raise TargetError(f"cannot use the store {self.root}: {error.strerror}") from None
+            raise TargetError(
+                f"cannot use the store {self.root}: {error.strerror}; name a folder with --store"
+            ) from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            take_lock(self._lock.fileno())
+        except BlockingIOError:
             self._lock.close()
             raise TargetError(
                 f"another bundler uses the store {self.root}: wait for it, or name another "
                 "folder with --store"
             ) from None
+        for left in self.root.glob(f"{WORK}*"):
+            shutil.rmtree(
+                left, ignore_errors=True
+            )  # Of a killed process: nobody else has the lock.
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -156,7 +167,8 @@ class BlobStore:
         if size > free:
             raise TargetError(
                 f"the store {self.root} has {amount(free)} free, and {amount(size)} are to be "
-                "downloaded: free some space, or name another folder with --store"
+                "downloaded: free some space, perhaps with bundler store --clear, or name another "
+                "folder with --store"
             )
 
     def usage(self) -> Usage:
@@ -166,10 +178,11 @@ class BlobStore:
         return Usage(self.root, len(blobs), sum(blobs), len(unfinished), sum(unfinished))
 
     def clear(self) -> None:
-        """Drop everything. Raises OSError."""
+        """Drop everything, and nothing that is not bundler's own. Raises OSError."""
         for name in ("known", "partial", "blobs/sha256"):
             for path in (self.root / name).iterdir():
-                path.unlink()
+                if _OWN.fullmatch(path.name):
+                    path.unlink()
 
     def _home(self, blob: Blob) -> Path:
         return self.root / "blobs" / "sha256" / blob.digest.hex
@@ -185,7 +198,8 @@ def _sizes(folder: Path) -> Iterator[int]:
     """Bytes that each file of a folder takes on disk; none if there is no folder."""
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            yield entry.stat().st_blocks * 512
+            if _OWN.fullmatch(entry.name):
+                yield entry.stat().st_blocks * 512
 
 
 def _key(identity: str) -> str:

@@ -14,6 +14,8 @@ from bundler.patience import RETRIES, Patience
 from bundler.remote import Repositories
 from bundler.web import STALL_SECONDS, Mirror, Web
 
+_LONGEST_TIMEOUT = 24 * 60 * 60
+
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
@@ -37,8 +39,11 @@ class Upstream:
     @contextmanager
     def open(self, say: Callable[[str], None]) -> Iterator[tuple[Repositories, Web, Caches]]:
         """Everything to look in; `say` is told what is waited for. Raises RequestError."""
-        if self.timeout <= 0 or self.retries < 1:
-            raise RequestError("the timeout must be more than 0 seconds, the retries at least 1")
+        if not 0 < self.timeout <= _LONGEST_TIMEOUT or self.retries < 1:
+            raise RequestError(
+                f"the timeout must be more than 0 and at most {_LONGEST_TIMEOUT:,} seconds, and "
+                "there must be 1 retry or more"
+            )
         caches = Caches(find_roots())
         if self.offline:
             yield caches, Web(patience=Patience(self.retries, say), kept=caches), caches

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -35,6 +35,8 @@ STALL_SECONDS = 30.0
 """A connection on which nothing arrives for so long counts as broken."""
 _CONNECT_SECONDS = 10.0
 _MOST_REDIRECTS = 10
+LARGEST_FILE = 1 << 44
+"""Bytes: 16 TiB, as much as ext4 takes in one file."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 T = TypeVar("T")
@@ -46,6 +48,10 @@ Explain = Callable[[httpx2.Response], UnavailableError | None]
 
 class NoPartsError(UnavailableError):
     """The server gives its files as a whole only."""
+
+
+class _CircleError(UnavailableError):
+    """Redirects without end."""
 
 
 class WrongSizeError(DamagedError):
@@ -68,6 +74,8 @@ class Mirror:
                 f"the mirror {shown(text)} is not of the form FROM=TO, such as "
                 "https://github.com=https://mirror.example.org/github"
             )
+        if not is_address(match[2]):
+            raise RequestError(f"{shown(match[2])} is no address, where {match[1]} is mirrored")
         return cls(*match.groups())
 
     def __call__(self, url: str) -> str | None:
@@ -88,7 +96,8 @@ class Heading:
 class Web:
     """An HTTP client. `tokens`: by origin (`https://host`), what is sent there and nowhere else.
 
-    `timeout`: seconds without a byte after which a connection counts as broken. `kept`: if set,
+    `timeout`: seconds without a byte after which a connection counts as broken; to make one may
+    take ten, or less. `kept`: if set,
     nothing is asked of a network, and what is wanted can only come from there.
     """
 
@@ -97,14 +106,14 @@ class Web:
         mirrors: Sequence[Mirror] = (),
         tokens: Mapping[str, str] | None = None,
         timeout: float = STALL_SECONDS,
-        patience: Patience = Patience(),
+        patience: Patience | None = None,
         kept: Caches | None = None,
     ) -> None:
         """Raises RequestError if the proxy or the certificates that are set up here are none."""
         self._mirrors = tuple(mirrors)
         self._tokens = dict(tokens or {})
         self._silent: set[str] = set()
-        self.patience = patience
+        self.patience = patience or Patience()
         self.kept = kept
         self._client = None
         if kept is None:
@@ -149,7 +158,7 @@ class Web:
         ranges = {"Range": f"bytes={start}-{last}"} if start or stop is not None else {}
 
         def opened(response: httpx2.Response) -> Stream:
-            if mark and start and _mark(response) != mark:
+            if mark and _mark(response) != mark:
                 raise _changed(response)
             _check_size(response, size)
             if response.status_code != 206:
@@ -226,37 +235,45 @@ class Web:
         headers: Mapping[str, str],
         explain: Explain,
         use: Callable[[httpx2.Response], T],
-        redirects: int = 0,
+        chain: tuple[str, ...] = (),
         *,
         insists: bool = False,
     ) -> T:
-        """What `use` makes of the first good answer.
+        """What `use` makes of the first good answer. `chain`: the places that have led here.
 
         Hosts that were silent before are asked last. Raises what tells most of why there is none;
         `insists`: there was something before, so that silence counts more than a refusal.
         """
 
         def tells(error: Exception) -> int:
+            if isinstance(error, NoPartsError):
+                return 5
             if isinstance(error, UnreachableError):
                 return 2 if insists else 0
-            return 4 if isinstance(error, NoPartsError) else 1 + 2 * _is_transient(error)
+            if isinstance(error, TransientError):
+                return 4
+            return 3 if isinstance(error, DamagedError) else 1
 
         faults: list[UnavailableError | DamagedError] = []
         for place in sorted(places, key=lambda place: urlsplit(place).netloc in self._silent):
             try:
-                return self._ask(place, headers, explain, use, redirects, insists)
+                return self._ask(place, headers, explain, use, chain, insists)
+            except _CircleError:
+                if chain:
+                    raise  # As long as a circle is, there are mirrors on it to be tried again.
+                faults.append(_CircleError(_circle(place)))
             except (UnavailableError, DamagedError) as error:
                 if isinstance(error, UnreachableError):
                     self._silent.add(urlsplit(place).netloc)
                 faults.append(error)
-        # Of equals the last: those before only stand in for it.
+        # Of equals the last one counts: that place is the one which the others stand in for.
         told = max(reversed(faults), key=tells)
         if isinstance(told, UnreachableError):
             silent = [fault for fault in faults if isinstance(fault, UnreachableError)]
             told.hosts = tuple(host for fault in silent for host in fault.hosts)
             told.is_final = all(fault.is_final for fault in silent)
         hosts = dict.fromkeys(host_of(place) for place in places)
-        if len(hosts) > 1 and not redirects and not isinstance(told, NoPartsError):
+        if len(hosts) > 1 and not chain and not isinstance(told, NoPartsError):
             told.args = (f"{told} (tried: {', '.join(hosts)})",)
         raise told
 
@@ -266,7 +283,7 @@ class Web:
         headers: Mapping[str, str],
         explain: Explain,
         use: Callable[[httpx2.Response], T],
-        redirects: int,
+        chain: tuple[str, ...],
         insists: bool,
     ) -> T:
         """What `use` makes of the good answer at `url`, or where that leads to."""
@@ -274,59 +291,73 @@ class Web:
             raise UnavailableError(f"--offline: {host_of(url)} is not asked")
         host = urlsplit(url).netloc
         if self.patience.is_over(host):
-            raise _silence(url, "it did not answer before", redirects, is_final=True)
+            raise _silence(url, "it did not answer before", chain, is_final=True)
+        if url in chain or len(chain) > _MOST_REDIRECTS:
+            raise _CircleError(_circle(chain[0]))
         token = self._tokens.get(origin(url))
         own = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             request = self._client.build_request("GET", url, headers={**headers, **own})
             response = self._client.send(request, stream=True)
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
-            raise _unanswered(url, error, redirects) from None
+            raise _unanswered(url, error, chain) from None
         self._silent.discard(host)
+        self.patience.heard(host)
+        self._client.cookies.clear()  # Nobody here wants to be recognized.
         try:
             place = response.headers.get("Location")
             if response.status_code not in _REDIRECTS or place is None:
-                _check(response, explain, redirects)
+                _check(response, explain, chain, insists)
                 return use(response)
         except BaseException:
             response.close()
             raise
         response.close()
         target = _target(response, url, place)
-        if redirects == _MOST_REDIRECTS:
-            raise UnavailableError(
-                f"{response.url.host} leads round in circles for {response.url.path}: check the "
-                "network, or name another --endpoint or --mirror"
-            )
         places = self.places((target,))
-        return self._get(places, headers, explain, use, redirects + 1, insists=insists)
+        return self._get(places, headers, explain, use, (*chain, url), insists=insists)
 
 
-def opener(web: Web, urls: Sequence[str], **known: Any) -> tuple[Open, Callable[[], None]]:
-    """`web.open` for the file at `urls`, and what makes its next call begin at another place.
-
-    `known`: the other arguments of `web.open`.
-    """
+def opener(
+    web: Web,
+    urls: Sequence[str],
+    *,
+    explain: Explain = lambda _: None,
+    mark: str = "",
+    size: int | None = None,
+) -> tuple[Open, Callable[[], None]]:
+    """`web.open` for the file at `urls`, and what makes its next call begin at another place."""
     places = web.places(urls)
 
     def elsewhere() -> None:
         places[:] = places[1:] + places[:1]
 
-    return partial(web.open, places, **known), elsewhere
+    return partial(web.open, places, explain=explain, mark=mark, size=size), elsewhere
+
+
+def _circle(url: str) -> str:
+    return (
+        f"{host_of(url)} leads round in circles for {urlsplit(url).path}: check the network, or "
+        "name another --endpoint or --mirror"
+    )
 
 
 def _target(response: httpx2.Response, url: str, place: str) -> str:
     """Where an answer leads to. Raises UnavailableError if that is no address of the web."""
     with suppress(ValueError):
         target = urljoin(url, place)
-        parts = urlsplit(target)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+        if is_address(target):
             return target
     raise UnavailableError(f"{response.url.host} leads to {shown(place)}, which is no address")
 
 
-def _is_transient(error: Exception) -> bool:
-    return isinstance(error, TransientError)
+def is_address(url: str) -> bool:
+    """Whether `url` is one of the web, with a host."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def origin(url: str) -> str:
@@ -382,7 +413,7 @@ def _check_proxies() -> None:
                 )
 
 
-def _unanswered(url: str, error: Exception, redirects: int) -> UnavailableError:
+def _unanswered(url: str, error: Exception, chain: Sequence[str]) -> UnavailableError:
     """What it means that there was no answer."""
     why = reason(error)
     if "CERTIFICATE_VERIFY_FAILED" in why:
@@ -393,26 +424,26 @@ def _unanswered(url: str, error: Exception, redirects: int) -> UnavailableError:
         )
     if isinstance(error, httpx2.ProxyError) and re.match("40[37]", why):
         return _refused_by_proxy(url, why)
-    return _silence(url, why, redirects)
+    return _silence(url, why, chain)
 
 
-def _silence(url: str, why: str, redirects: int, is_final: bool = False) -> UnreachableError:
+def _silence(url: str, why: str, chain: Sequence[str], is_final: bool = False) -> UnreachableError:
     parts = urlsplit(url)
     proxy = _proxy_for(url)
-    where = ", which an answer led to," if redirects else ""
+    where = ", which an answer led to," if chain else ""
     through = f" through the proxy {host_of(proxy)}" if proxy else ""
     check = f"{parts.scheme.upper()}_PROXY and NO_PROXY" if proxy else "the network"
     return UnreachableError(
         f"{parts.hostname}{where} cannot be reached{through} ({why}): check {check}, or name a "
-        f"mirror with {_option(url, redirects)}",
+        f"mirror with {_option(url, chain)}",
         [parts.netloc],
         is_final,
     )
 
 
-def _option(url: str, redirects: int) -> str:
+def _option(url: str, chain: Sequence[str]) -> str:
     """How another place for what is at `url` can be named."""
-    return f"--mirror {origin(url)}=…" if redirects else "--endpoint or --mirror"
+    return f"--mirror {origin(url)}=…" if chain else "--endpoint or --mirror"
 
 
 def _proxy_for(url: str) -> str:
@@ -432,25 +463,29 @@ def _refused_by_proxy(url: str, why: str) -> UnavailableError:
     )
 
 
-def _check(response: httpx2.Response, explain: Explain, redirects: int) -> None:
+def _check(
+    response: httpx2.Response, explain: Explain, chain: Sequence[str], insists: bool
+) -> None:
     """Raise what an answer means that brings no content."""
     status, host, url = response.status_code, response.url.host, str(response.url)
     if status in (200, 206):
         return
-    where = ", which an answer led to," if redirects else ""
-    said = f"{host}{where} answered {status} {response.reason_phrase}"
-    advice = f"name a mirror with {_option(url, redirects)}"
+    where = ", which an answer led to," if chain else ""
+    said = f"{host}{where} answered {status} {response.reason_phrase[:60]}"
+    advice = f"name a mirror with {_option(url, chain)}"
     if status == 407:
         raise _refused_by_proxy(url, f"{status} {response.reason_phrase}")
     if status in (408, 425, 429) or status >= 500:
         wait = asked_wait(response.headers)
-        raise TransientError(f"{said}: {advice}" if redirects else said, wait)
+        later = f", and wants to be asked again in {wait:,.0f} s" if wait else ""
+        raise TransientError(f"{said}{later}: {advice}" if chain else f"{said}{later}", wait)
     if status == 416:
         raise _changed(response)
-    refusal = explain(response)
-    if refusal is None and redirects and response.url.query and status in (401, 403, 410):
+    has_expired = chain and response.url.query and status in (401, 403, 410)
+    refusal = None if has_expired and insists else explain(response)
+    if refusal is None and has_expired:
         raise ExpiredError(f"{said}: {advice}")
-    advice = advice if redirects else "check the name"
+    advice = advice if chain else "check the name"
     raise refusal or UnavailableError(f"{said} for {response.url.path}: {advice}")
 
 
@@ -473,7 +508,10 @@ def _length(response: httpx2.Response) -> int | None:
         return None
     else:
         said = response.headers.get("Content-Length", "")
-    return int(said) if re.fullmatch(r"[0-9]{1,18}", said) else None
+    size = int(said) if re.fullmatch(r"[0-9]{1,18}", said) else None
+    if size is not None and size > LARGEST_FILE:
+        raise UnavailableError(f"{response.url.host} announces {size:,} bytes, which no disk holds")
+    return size
 
 
 def _check_size(response: httpx2.Response, size: int | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bundler.errors import TargetError
+from bundler.sharing import take_lock
 
 
 @contextmanager
@@ -45,14 +45,11 @@ def _held(draft: Path) -> Iterator[BinaryIO]:
         handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with open(handle, "wb") as file:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                take_lock(handle)
             except BlockingIOError:
                 raise TargetError(
                     f"another bundler is writing {draft}: wait until it is done"
                 ) from None
-            except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF):
-                    raise
             state = os.fstat(handle)
             if not stat.S_ISREG(state.st_mode):
                 raise OSError(errno.EEXIST, "not a file", str(draft))

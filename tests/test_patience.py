@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -12,7 +14,14 @@ from loopback import Fault
 from loopback_hub import LoopbackHub
 from loopback_web import LoopbackWeb
 
-from bundler.patience import RETRIES, asked_wait
+from bundler.patience import (
+    RETRIES,
+    Cancelled,
+    Patience,
+    TransientError,
+    UnreachableError,
+    asked_wait,
+)
 
 AT_ONCE = {"Retry-After": "0"}
 URL = "https://files.example/x.pth"
@@ -115,3 +124,87 @@ def test_a_server_says_when_it_wants_to_be_asked(
 )
 def test_or_says_nothing_that_is_understood(headers: dict[str, str]) -> None:
     assert asked_wait(headers) is None
+
+
+class TestPatience:
+    """What is tried again, and how often."""
+
+    def failing(self, *errors: TransientError) -> Callable[[], str]:
+        """Raises one after the other, and then gives a value."""
+        left = list(errors)
+
+        def attempt() -> str:
+            self.tries += 1
+            if left:
+                raise left.pop(0)
+            return "done"
+
+        self.tries = 0
+        return attempt
+
+    def gone(self, *, is_final: bool = False) -> UnreachableError:
+        return UnreachableError("gone", ["a.example"], is_final)
+
+    def busy(self) -> TransientError:
+        return TransientError("busy", wait=0)
+
+    def test_whoever_is_given_up_is_not_waited_for_by_others(self) -> None:
+        patience = Patience(retries=1)
+        with pytest.raises(UnreachableError):
+            patience.insist(self.failing(self.gone()))
+        assert patience.is_over("a.example")
+        assert not patience.is_over("b.example")
+        patience.heard("a.example")
+        assert not patience.is_over("a.example")
+
+    def test_whoever_answers_others_meanwhile_is_not_given_up(self) -> None:
+        patience = Patience(retries=1)
+        attempt = self.failing(self.gone())
+
+        def while_others_are_answered() -> str:
+            patience.heard("a.example")
+            return attempt()
+
+        with pytest.raises(UnreachableError):
+            patience.insist(while_others_are_answered)
+        assert not patience.is_over("a.example")
+
+    def test_what_another_has_waited_for_in_vain_is_tried_once(self) -> None:
+        with pytest.raises(UnreachableError):
+            Patience(retries=5).insist(self.failing(self.gone(is_final=True)))
+        assert self.tries == 1
+
+    def test_tries_that_bring_something_do_not_count(self) -> None:
+        here = iter([0, 1, 2, 3])
+        done = Patience(retries=1).insist(
+            self.failing(self.busy(), self.busy(), self.busy()), lambda: next(here)
+        )
+        assert (done, self.tries) == ("done", 4)
+
+    def test_what_is_dropped_and_comes_again_is_no_progress(self) -> None:
+        amounts = itertools.cycle([100, 200])
+        with pytest.raises(TransientError) as caught:
+            Patience(retries=3).insist(
+                self.failing(*[self.busy() for _ in range(99)]), lambda: next(amounts)
+            )
+        assert self.tries < 10
+        assert caught.value.tries == 3
+
+    def test_who_stops_ends_every_wait(self) -> None:
+        patience = Patience()
+        patience.stop.set()
+        with pytest.raises(Cancelled):
+            patience.insist(self.failing(TransientError("later", wait=200)))
+
+    def test_thousands_of_tries_are_waited_between(self) -> None:
+        patience = Patience(retries=3000)
+        done = patience.insist(self.failing(*[self.busy() for _ in range(2999)]))
+        assert (done, self.tries) == ("done", 3000)
+
+    def test_a_long_wait_is_told(self) -> None:
+        said: list[str] = []
+        patience = Patience(say=said.append)
+        patience.stop.set()
+        with pytest.raises(Cancelled):
+            patience.insist(self.failing(TransientError("busy", wait=99)))
+        assert said == ["busy; trying again in 99 s"]

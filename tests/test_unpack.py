@@ -240,7 +240,7 @@ class TestOnly:
             (["other", "org/large"], {"models--other", "models--org--large"}, {"main"}),
             (["other", "hf:other@main"], {"models--other"}, {"main"}),
         ],
-        ids=" ".join,
+        ids=lambda words: " ".join(sorted(words)),
     )
     def test_installs_these_and_no_other(
         self,
