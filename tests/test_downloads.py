@@ -30,7 +30,9 @@ ADDRESS = "https://files.example/big.pth"
 SMALL = os.urandom(3 * MB)
 # Bytes a second of each connection. No more than a client takes in: what the kernel holds for it
 # counts as sent.
-STEADY, FAST = 12 * MB, 60 * MB
+STEADY, FAST = 4 * MB, 60 * MB
+HARDLY_MORE = 1.05
+"""Times the size: what lay in the kernel's buffers when a process was killed was sent, too."""
 TRIED = 99
 """More than the bytes that are asked for to see whether a long download can begin."""
 
@@ -142,7 +144,7 @@ class TestKilled:
         self, hub: LoopbackHub, home: Path, larger: Path
     ) -> None:
         hub.add("acme/larger", {"model.safetensors": larger})
-        hub.faults.append(Fault("xet-bridge", times=999, pace=STEADY / 3))
+        hub.faults.append(Fault("xet-bridge", times=999, pace=STEADY))
         for tenth in (3, 6):
             before = here(home, LARGER)
             killed(hub, home, partial(has_come, home, LARGER, tenth / 10), "acme/larger")
@@ -150,7 +152,7 @@ class TestKilled:
         hub.faults.clear()
         assert pack(hub, home, "acme/larger").code == 0
         assert packed(home) == {"model.safetensors": sha256(larger)}
-        assert LARGER <= hub.sent("xet-bridge") < 1.01 * LARGER
+        assert LARGER <= hub.sent("xet-bridge") < HARDLY_MORE * LARGER
         assert unfinished(home) == []
 
     def test_while_a_network_is_silent_nothing_is_lost_that_came_before(
@@ -599,7 +601,7 @@ class TestChangedUpstream:
         hub.faults.clear()
         assert pack(hub, home, "acme/large").code == 0
         assert packed(home)["m.safetensors"] == sha256(larger)
-        assert hub.sent("xet-bridge") < 1.01 * LARGER
+        assert hub.sent("xet-bridge") < HARDLY_MORE * LARGER
 
     @pytest.mark.parametrize("size", [len(SMALL), LARGE])
     def test_an_address_has_another_mark_in_the_next_run(
@@ -651,7 +653,7 @@ class TestAddresses:
         web.faults[:] = [Fault("big", cut=0)]
         assert pack(web, home, ADDRESS).code == 0
         assert packed(home) == {"big.pth": sha256(larger)}
-        assert web.sent("big") < 1.01 * LARGER
+        assert web.sent("big") < HARDLY_MORE * LARGER
 
     def test_to_learn_of_it_next_to_nothing_is_fetched(
         self, web: LoopbackWeb, home: Path, larger: Path

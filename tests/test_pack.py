@@ -357,7 +357,7 @@ class TestBadRequests:
     ) -> None:
         hub.add("acme/tiny", FILES)
         hub.faults.append(Fault("/api/models", times=99, status=status))
-        done = pack(hub, tmp_path, "acme/tiny")
+        done = pack(hub, tmp_path, "acme/tiny", "--retries", 1)
         assert (done.code, done.err.count("\n")) == (3, 1), done.err
 
     def test_a_token_that_cannot_be_one_is_told(self, hub: LoopbackHub, tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ class TestBadRequests:
         assert (done.code, done.err.count("\n")) == (2, 1)
         assert "copy it again" in done.err
 
-    @pytest.mark.parametrize("url", ["http://[", "http://", "http://me:secret@127.0.0.1:1", "x"])
+    @pytest.mark.parametrize("url", ["http://[", "http://", "x"])
     def test_an_address_that_is_none_is_told(self, tmp_path: Path, url: str) -> None:
         done = run("pack", "acme/tiny", "--endpoint", url, home=tmp_path)
         assert (done.code, "no http or https address" in done.err) == (2, True)
