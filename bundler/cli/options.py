@@ -1,0 +1,135 @@
+"""Options that several commands have, and what their values mean."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from bundler.digest import Digest
+from bundler.environment import Roots, find_roots
+from bundler.errors import RequestError
+
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document on stdout.", envvar="BUNDLER_JSON")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Tell what would be done, and stop.", envvar="BUNDLER_DRY_RUN"),
+]
+NoCode = Annotated[
+    bool,
+    typer.Option(
+        "--no-code",
+        help="Refuse models with files that run as code when they are loaded.",
+        envvar="BUNDLER_NO_CODE",
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        metavar="N",
+        min=1,
+        max=64,
+        help="Threads for zstd; by default one for each processor, at most 8.",
+        envvar="BUNDLER_JOBS",
+    ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="The folder that keeps downloads; by default ~/.cache/bundler.",
+        envvar="BUNDLER_STORE",
+    ),
+]
+Root = Annotated[
+    str | None,
+    typer.Option(
+        "--root",
+        metavar="DIR",
+        help="All below DIR: DIR/huggingface, DIR/torch, DIR/insightface, DIR/checkpoints.",
+        envvar="BUNDLER_ROOT",
+    ),
+]
+HfHome = Annotated[
+    str | None,
+    typer.Option(
+        "--hf-home",
+        metavar="DIR",
+        help="The Hugging Face home; by default HF_HOME, else ~/.cache/huggingface.",
+        envvar="BUNDLER_HF_HOME",
+    ),
+]
+TorchHome = Annotated[
+    str | None,
+    typer.Option(
+        "--torch-home",
+        metavar="DIR",
+        help="The torch home; by default TORCH_HOME, else ~/.cache/torch.",
+        envvar="BUNDLER_TORCH_HOME",
+    ),
+]
+InsightfaceRoot = Annotated[
+    str | None,
+    typer.Option(
+        "--insightface-root",
+        metavar="DIR",
+        help="The folder of insightface; by default ~/.insightface.",
+        envvar="BUNDLER_INSIGHTFACE_ROOT",
+    ),
+]
+Bundle = Annotated[
+    str,
+    typer.Argument(metavar="BUNDLE", show_default=False, help="A bundle, or - for standard input."),
+]
+ExpectedDigest = Annotated[
+    str | None,
+    typer.Option(
+        "--digest",
+        metavar="sha256:…",
+        help="The id that pack printed: any other bundle is refused.",
+        envvar="BUNDLER_DIGEST",
+    ),
+]
+
+
+def source(name: str) -> str | BinaryIO:
+    """What the argument BUNDLE names."""
+    return sys.stdin.buffer if name == "-" else name
+
+
+def folder(text: str | None, option: str) -> Path | None:
+    """The folder that an option names; an empty one comes from a variable that is not set."""
+    if text == "":
+        raise RequestError(f"{option} is empty: name a folder")
+    return None if text is None else Path(text)
+
+
+def parsed_digest(text: str | None) -> Digest | None:
+    """The value of --digest. Raises RequestError."""
+    try:
+        return None if text is None else Digest.parse(f"sha256:{text.removeprefix('sha256:')}")
+    except ValueError as error:
+        raise RequestError(f"--digest: {error}") from None
+
+
+def roots_of(
+    root: str | None,
+    hf_home: str | None,
+    torch_home: str | None,
+    insightface_root: str | None,
+    checkpoints: str | None = None,
+) -> Roots:
+    """The folders that the options of these names choose. Raises RequestError."""
+    return find_roots(
+        root=folder(root, "--root"),
+        hf_home=folder(hf_home, "--hf-home"),
+        torch_home=folder(torch_home, "--torch-home"),
+        insightface=folder(insightface_root, "--insightface-root"),
+        checkpoints=folder(checkpoints, "--checkpoints"),
+    )

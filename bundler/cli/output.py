@@ -1,0 +1,62 @@
+"""What the command line says: lines for people, documents for programs, bars for those who wait."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from typing import Any
+
+from tqdm import tqdm
+
+from bundler.progress import Meter, Silent
+
+
+def tell(message: str) -> None:
+    """Say something on stderr, line by line."""
+    from bundler.report import printable
+
+    for line in message.splitlines():
+        print(f"bundler: {printable(line)}", file=sys.stderr)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Write the one document that `--json` promises."""
+    print(json.dumps(document, ensure_ascii=False, indent=1))
+
+
+class Bars:
+    """Progress as bars on stderr, if that is a terminal."""
+
+    def start(self, what: str, total: int, done: int = 0) -> Meter:
+        return _Bar(what, total, done) if total else Silent().start(what, total)
+
+    def say(self, text: str) -> None:
+        from bundler.report import printable
+
+        tqdm.write(f"bundler: {printable(text)}", file=sys.stderr)
+
+
+class _Bar:
+    def __init__(self, what: str, total: int, done: int) -> None:
+        self._bar = tqdm(
+            desc=what,
+            total=total,
+            initial=done,
+            unit="B",
+            unit_scale=True,
+            file=sys.stderr,
+            disable=None,  # tqdm's word for "unless it is a terminal"
+            leave=False,
+        )
+        self._lock = threading.Lock()
+
+    def add(self, amount: int) -> None:
+        with self._lock:
+            self._bar.update(amount)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()

@@ -1,0 +1,272 @@
+"""`bundler pack`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from shlex import quote
+from typing import Annotated, Any, BinaryIO
+
+import typer
+
+import bundler
+from bundler.cli.options import DryRun, Jobs, Json, NoCode, Store, folder
+from bundler.cli.output import Bars, print_json
+from bundler.errors import FormatError, RequestError, amount
+from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
+
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def pack(
+    specs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SPEC",
+            help="org/name[@revision], timm:NAME, torchvision:NAME, torchhub:OWNER/REPO#ENTRY, "
+            "sentence-transformers:NAME, insightface:NAME, dataset:ORG/NAME, https://HOST/FILE, "
+            "file:PATH.",
+            show_default=False,
+        ),
+    ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models",
+            metavar="SPEC...",
+            help="Models to pack; the same as naming them without the option.",
+            envvar="BUNDLER_MODELS",
+        ),
+    ] = None,
+    requests: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="REQUEST.toml",
+            help="A file with models = [SPEC, …]; repeatable.",
+            envvar="BUNDLER_FROM",
+        ),
+    ] = None,
+    locked: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="Exactly the commits and content of a bundle, or of what inspect --json prints.",
+            envvar="BUNDLER_LOCKED",
+        ),
+    ] = None,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The bundle to write, or - for standard output.",
+            envvar="BUNDLER_OUTPUT",
+        ),
+    ] = "bundle.tar.zst",
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Only these files of each repository; repeatable.",
+            envvar="BUNDLER_INCLUDE",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Not these files; repeatable, and stronger than --include.",
+            envvar="BUNDLER_EXCLUDE",
+        ),
+    ] = None,
+    all_files: Annotated[
+        bool,
+        typer.Option(
+            "--all-files",
+            help="Every file, also the same weights in other formats.",
+            envvar="BUNDLER_ALL_FILES",
+        ),
+    ] = False,
+    no_closure: Annotated[
+        bool,
+        typer.Option(
+            "--no-closure",
+            help="Not what the models need from other repositories.",
+            envvar="BUNDLER_NO_CLOSURE",
+        ),
+    ] = False,
+    no_code: NoCode = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--everything",
+            help="All that the libraries' caches on this machine hold; --offline.",
+            envvar="BUNDLER_EVERYTHING",
+        ),
+    ] = False,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Ask nothing of a network: pack what the libraries' caches here have.",
+            envvar="BUNDLER_OFFLINE",
+        ),
+    ] = False,
+    endpoints: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--endpoint",
+            metavar="URL",
+            help="A hub to ask, after HF_ENDPOINT; repeatable, in order, but one that does not "
+            "answer goes last. Without any, https://huggingface.co.",
+            envvar="BUNDLER_ENDPOINT",
+        ),
+    ] = None,
+    mirrors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mirror",
+            metavar="FROM=TO",
+            help="Where to look first for what is at FROM, such as https://github.com; repeatable.",
+            envvar="BUNDLER_MIRROR",
+        ),
+    ] = None,
+    token_for: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST",
+            help="A host of an --endpoint or --mirror that your token goes to as well; repeatable.",
+            envvar="BUNDLER_TOKEN_FOR",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="Without a byte for so long, a connection counts as broken; making one may take "
+            "10 at most.",
+            envvar="BUNDLER_TIMEOUT",
+        ),
+    ] = 30,
+    retries: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Tries without a new byte before a file is given up.",
+            envvar="BUNDLER_RETRIES",
+        ),
+    ] = 8,
+    store: Store = None,
+    level: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=19,
+            help="Compression, 1 (fast) to 19 (small).",
+            envvar="BUNDLER_LEVEL",
+        ),
+    ] = 3,
+    jobs: Jobs = None,
+    dry_run: DryRun = False,
+    json_: Json = False,
+) -> None:
+    """Download models and write them into one bundle.
+
+    All models are resolved before anything is downloaded. Interrupted, it goes on where it was
+    when the same command is given again.
+    """
+    from bundler import report
+    from bundler.packing import default_store
+    from bundler.planning import PackPlan
+    from bundler.request import Wanted, read_request
+    from bundler.selection import Selection
+    from bundler.upstream import Upstream
+
+    wanted = [Wanted(spec) for spec in [*(models or []), *(specs or [])]]
+    for path in requests or []:
+        wanted += read_request(path)
+    selection = Selection(tuple(include or ()), tuple(exclude or ()), all_files)
+    kept = folder(store, "--store") or default_store()
+    # Where the bundle itself goes to stdout, words go to stderr.
+    words = sys.stderr if output == "-" else sys.stdout
+
+    def tell(plan: PackPlan) -> None:
+        if not json_:
+            print(report.planned(plan), file=words)
+
+    upstream = Upstream(
+        endpoints=tuple(endpoints or ()),
+        mirrors=tuple(mirrors or ()),
+        token_for=tuple(token_for or ()),
+        timeout=timeout,
+        retries=retries,
+        offline=offline or everything,
+    )
+    request: dict[str, Any] = {
+        "selection": selection,
+        "upstream": upstream,
+        "everything": everything,
+        "store": kept,
+        "closed": not no_closure,
+        "locked": _manifest(locked),
+        "code": not no_code,
+        "progress": Bars(),
+    }
+    if dry_run:
+        plan = bundler.plan_pack(wanted, **request)
+        if json_:
+            print_json(plan.to_json())
+        tell(plan)
+        return
+    if output == "-" and json_:
+        raise RequestError("--json and -o - both want standard output: name a file with -o")
+    replaced = output != "-" and Path(output).is_file()
+    packed = bundler.pack(
+        wanted,
+        _standard_output() if output == "-" else Path(output),
+        **request,
+        level=level,
+        jobs=jobs,
+        on_plan=tell,
+    )
+    if json_:
+        print_json(packed.to_json())
+        return
+    for line in report.packed(packed):
+        print(line, file=words)
+    instead = ", in place of the file that was there" if replaced else ""
+    print(f"wrote {packed.path or 'standard output'}: {amount(packed.size)}{instead}", file=words)
+    print(f"id {packed.digest}", file=words)
+    print(f"downloads are kept in {kept}; bundler store --clear empties it", file=words)
+    if packed.path is not None:
+        print(
+            "next: carry the bundle over, and on the other machine\n"
+            f"    bundler unpack {quote(packed.path.name)} && source offline.env"
+        )
+
+
+def _standard_output() -> BinaryIO:
+    if sys.stdout.isatty():
+        raise RequestError("a bundle is not for a terminal: redirect it, or name a file with -o")
+    return sys.stdout.buffer
+
+
+def _manifest(path: Path | None) -> Manifest | None:
+    """The manifest in a file, or of a bundle; its id is nobody's business here."""
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_MANIFEST_SIZE + 1)
+        if content.startswith(_ZSTD_MAGIC):
+            return bundler.inspect(path).manifest
+        return Manifest.from_bytes(content)
+    except OSError as error:
+        raise RequestError(f"cannot read {path}: {error.strerror}") from None
+    except FormatError as error:
+        raise RequestError(
+            f"{path} is not a manifest: write what bundler inspect --json prints ({error})"
+        ) from None

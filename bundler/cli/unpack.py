@@ -1,0 +1,114 @@
+"""`bundler unpack`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+from typing import Annotated, Any
+
+import typer
+
+import bundler
+from bundler.cli.options import (
+    Bundle,
+    DryRun,
+    ExpectedDigest,
+    HfHome,
+    InsightfaceRoot,
+    Jobs,
+    Json,
+    NoCode,
+    Root,
+    TorchHome,
+    parsed_digest,
+    roots_of,
+    source,
+)
+from bundler.cli.output import Bars, print_json
+from bundler.env_file import ENV_FILE
+from bundler.sharing import LinkMode
+
+
+def unpack(
+    bundle_: Bundle,
+    root: Root = None,
+    hf_home: HfHome = None,
+    torch_home: TorchHome = None,
+    insightface_root: InsightfaceRoot = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also lay models and single files out plainly, as DIR/NAME/ and DIR/FILE.",
+            envvar="BUNDLER_CHECKPOINTS",
+        ),
+    ] = None,
+    link_mode: Annotated[
+        LinkMode,
+        typer.Option(
+            help="How files of 1 MiB and more get into --checkpoints: auto clones them from the "
+            "cache where the disk can, else hard-links, else copies.",
+            envvar="BUNDLER_LINK_MODE",
+        ),
+    ] = LinkMode.AUTO,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Only this model, by the words it was packed or is shown with; repeatable.",
+            envvar="BUNDLER_ONLY",
+        ),
+    ] = None,
+    env: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="The file to source afterwards, for bash, zsh, dash and fish.",
+            envvar="BUNDLER_ENV",
+        ),
+    ] = Path(ENV_FILE),
+    digest: ExpectedDigest = None,
+    no_code: NoCode = False,
+    jobs: Jobs = None,
+    dry_run: DryRun = False,
+    json_: Json = False,
+) -> None:
+    """Rebuild the caches that libraries read, and write offline.env.
+
+    What is there already is kept, and nothing becomes visible before it is verified. Interrupted,
+    it goes on where it was when the same command is given again.
+    """
+    from bundler import report
+
+    roots = roots_of(root, hf_home, torch_home, insightface_root, checkpoints)
+    bundle_source = source(bundle_)
+    how: dict[str, Any] = {
+        "roots": roots,
+        "only": only or (),
+        "checkpoints": checkpoints is not None,
+        "env": env,
+        "digest": parsed_digest(digest),
+        "link_mode": link_mode,
+        "code": not no_code,
+        "progress": Bars(),
+    }
+    if dry_run:
+        result = bundler.plan_unpack(bundle_source, **how)
+    else:
+        result = bundler.unpack(bundle_source, **how, jobs=jobs)
+    if json_:
+        print_json(result.to_json())
+        return
+    print(report.unpacked(result, done=not dry_run))
+    if dry_run:
+        return
+    if result.env_replaced:
+        print(
+            f"note: {result.env} led to other places before, and what is there is no longer found "
+            "through it: unpack to the same --root, or keep two files with --env"
+        )
+    for note in report.usage(result):
+        print(f"note: {note}")
+    env_file = quote(str(result.env))
+    print(f"next, in every shell that runs the models (dash: . {env_file}):")
+    print(f"    source {env_file}")
