@@ -22,7 +22,8 @@ from bundler.code import HUBCONF
 from bundler.digest import Digest
 from bundler.environment import Roots
 from bundler.errors import BundlerError, DamagedError, RequestError, UnavailableError
-from bundler.layouts.torch_hub import hash_in_name
+from bundler.layouts.hf_cache import repository_folder
+from bundler.layouts.torch_hub import code_folder, hash_in_name
 from bundler.local_file import copy_at, local_file
 from bundler.remote import Copy, RemoteFile, RemoteSnapshot
 from bundler.selection import weight_formats
@@ -65,7 +66,10 @@ class Caches:
         return [self._checkpoints] if snapshot.layout == "torch-checkpoints" else []
 
     def _repository(self, kind: str, name: str) -> Path:
-        return self._roots.hub / "--".join([f"{kind}s", *name.split("/")])
+        try:
+            return self._roots.hub / repository_folder(kind, name)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
 
     @property
     def _checkpoints(self) -> Path:
@@ -156,8 +160,7 @@ class Caches:
         Without `ref`, `main` or else `master`, as torch/hub.py has it.
         """
         for revision in ("main", "master") if ref is None else (ref,):
-            called = f"{name}_{revision}".replace("/", "_")
-            folder = self._roots.torch_home / "hub" / called
+            folder = self._roots.torch_home / code_folder(name, revision)
             if (folder / HUBCONF).is_file():
                 at_commit = re.search("_([0-9a-f]{40})$", os.path.realpath(folder))
                 return RemoteSnapshot(
@@ -231,7 +234,10 @@ class Caches:
         for folder in _entries(self._roots.hub):
             match = _REPOSITORY.fullmatch(folder.name)
             if match and any(_entries(folder / "snapshots")):
-                yield match[1], match[2].replace("--", "/")
+                kind, name = match[1], match[2].replace("--", "/")
+                with suppress(ValueError):  # Nobody finds it there but under such a name.
+                    repository_folder(kind, name)
+                    yield kind, name
 
 
 def _copies(places: list[Path], file: RemoteFile, commit_hash: str | None) -> Iterator[Copy]:

@@ -9,7 +9,6 @@ one from which running again goes on without redoing verified work.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import stat
@@ -24,6 +23,7 @@ from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader, di
 from bundler.errors import BundlerError, TargetError
 from bundler.folders import Folders
 from bundler.layouts.placement import File
+from bundler.lock import take_lock
 from bundler.progress import Progress
 from bundler.sharing import LinkMode, clone, hard_link
 from bundler.survey import Survey, links_wanted
@@ -94,13 +94,11 @@ class Target:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._folders.handle(PurePosixPath()), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(self._folders.handle(PurePosixPath()))
         except BlockingIOError:
             raise TargetError(
                 f"another bundler is writing to {self.root}: wait until it is done"
             ) from None
-        except OSError:
-            pass  # A network file system that cannot lock folders: then nobody can be told apart.
 
     def _take_over(self) -> None:
         """Keep the blobs that a killed run staged, as far as they are whole; believe no name."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import sys
@@ -42,18 +41,6 @@ def clone(source: BinaryIO, target: BinaryIO) -> bool:
     except OSError:
         return False
     return True
-
-
-def take_lock(file: int) -> None:
-    """Take the lock of an open file, or do without where the disk has none.
-
-    Raises BlockingIOError if another process has it.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF):
-            raise
 
 
 def hard_link(source: str | Path, name: str | Path, folder: int | None = None) -> bool:

@@ -22,9 +22,10 @@ from typing import Any, BinaryIO
 
 from bundler.digest import Blob, Digest, VerifiedReader, digest_of
 from bundler.errors import TargetError, amount
+from bundler.lock import take_lock
 from bundler.partial import Partial
 from bundler.remote import Copy
-from bundler.sharing import SHARED_FROM, clone, hard_link, take_lock
+from bundler.sharing import SHARED_FROM, clone, hard_link
 
 WORK = "prepared-"
 """How folders begin that are needed while packing."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bundler.errors import TargetError
-from bundler.sharing import take_lock
+from bundler.lock import take_lock
 
 
 @contextmanager

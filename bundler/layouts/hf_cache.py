@@ -39,7 +39,7 @@ class HuggingFaceCache:
     ) -> Iterator[Placement]:
         if snapshot.commit_hash is None or snapshot.revision is None:
             raise ValueError(f"{shown(snapshot.name)} has no commit hash or no revision")
-        folders = [_folder(snapshot.kind, name) for name in snapshot.names]
+        folders = [repository_folder(snapshot.kind, name) for name in snapshot.names]
         # A name that the cache holds as a real folder already is the home of the others.
         folder, *others = sorted(folders, key=can_link)
         yield from _repository(snapshot, folder, can_link)
@@ -74,8 +74,8 @@ def _repository(
         yield Text(folder / "refs" / revision, commit_hash)
 
 
-def _folder(kind: str | None, name: str) -> PurePosixPath:
-    """The folder of a repository, by huggingface_hub's rule."""
+def repository_folder(kind: str | None, name: str) -> PurePosixPath:
+    """The name of a repository's folder, by huggingface_hub's rule. Raises ValueError."""
     if kind not in _KINDS:
         raise ValueError(f"{shown(name)} is of kind {shown(kind)}, not one of {', '.join(_KINDS)}")
     parts = relative_path(name).parts

@@ -37,13 +37,13 @@ class TorchHub:
     ) -> Iterator[Placement]:
         if snapshot.revision is None:
             raise ValueError(f"{shown(snapshot.name)} has no revision")
-        folder = _folder(snapshot.name, snapshot.revision)
-        at_commit = _folder(snapshot.name, snapshot.commit_hash or snapshot.revision)
+        folder = code_folder(snapshot.name, snapshot.revision)
+        at_commit = code_folder(snapshot.name, snapshot.commit_hash or snapshot.revision)
         content = at_commit if can_link(folder) else folder
         for entry in snapshot.files:
             yield File(content / entry.path, entry.blob)
         if content != folder:
-            beside = re.escape(_folder(snapshot.name, "").name)
+            beside = re.escape(code_folder(snapshot.name, "").name)
             yield Link(folder, content, moved_from=f"{beside}[0-9a-f]{{40}}")
         yield Sealed(content)  # Code beside code that is another's is neither.
         yield Text(_HUB / "trusted_list", "", lambda before, _: before)
@@ -69,7 +69,8 @@ def hash_in_name(url: str) -> str:
     return found[1] if found else ""
 
 
-def _folder(name: str, ref: str) -> PurePosixPath:
+def code_folder(name: str, ref: str) -> PurePosixPath:
+    """Where torch.hub keeps a repository's code at `ref`, below TORCH_HOME. Raises ValueError."""
     if name.count("/") != 1 or name[:1] in "/.":
         raise ValueError(f"{shown(name)} is not of the form owner/repo")
     return _HUB / relative_path(f"{name}_{ref}".replace("/", "_"))

@@ -1,0 +1,18 @@
+"""The lock of an open file, by which one process at a time works on something."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+
+
+def take_lock(file: int) -> None:
+    """Take the lock of the file or folder with this handle, or do without where there are none.
+
+    Some network file systems have none. Raises BlockingIOError if another process has it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF):
+            raise
