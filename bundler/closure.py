@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from bundler.download import SMALL
 from bundler.errors import shown
-from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.remote import SMALL
 
 _AUTO_MAPS = frozenset(
     {
@@ -49,46 +48,49 @@ class Closure:
     notes: tuple[str, ...] = ()
 
 
-def closure(snapshot: RemoteSnapshot, content: Callable[[RemoteFile], bytes]) -> Closure:
-    """What else `snapshot` needs; `content` gives its small configuration files.
+def closure(
+    names: Collection[str], files: Mapping[str, int | None], content: Callable[[str], bytes]
+) -> Closure:
+    """What else a model needs that is known by `names`, the first of which it is told by.
 
+    `files`: the sizes in bytes by their paths; `content` gives small configuration files.
     A file that is no JSON counts as one that needs nothing: the library will say so, if it matters.
     Raises what `content` raises.
     """
     needs: dict[str, Need] = {}
     notes = []
-    for file in _configurations(snapshot):
+    name, *_ = names
+    for path in _configurations(files):
         try:
-            document = json.loads(content(file))
+            document = json.loads(content(path))
         except (ValueError, RecursionError):
             continue
-        for need in _named(PurePosixPath(file.path).name, document):
+        for need in _named(PurePosixPath(path).name, document):
             spec = need.spec
-            name = spec.removeprefix("timm:")
-            if not _HUB_ID.fullmatch(name.partition("@")[0]):
+            other = spec.removeprefix("timm:")
+            if not _HUB_ID.fullmatch(other.partition("@")[0]):
                 notes.append(
-                    f"{snapshot.name} needs {shown(name)}, which {file.path} names by a place on "
-                    "its author's machine: pack that model by its own name too"
+                    f"{name} needs {shown(other)}, which {path} names by a place on its author's "
+                    "machine: pack that model by its own name too"
                 )
-            elif name.partition("@")[0] in (snapshot.name, *snapshot.aliases):
+            elif other.partition("@")[0] in names:
                 continue
             elif spec not in needs or needs[spec].code_only:
                 needs[spec] = need
     return Closure(tuple(needs.values()), tuple(notes))
 
 
-def _configurations(snapshot: RemoteSnapshot) -> Iterator[RemoteFile]:
+def _configurations(files: Mapping[str, int | None]) -> Iterator[str]:
     """The files that may name others, at the top and in the folders of a model in parts."""
-    paths = {file.path for file in snapshot.files}
-    in_parts = bool(paths & (_PIPELINES | {_MODULES}))
-    for file in snapshot.files:
-        path = PurePosixPath(file.path)
+    in_parts = bool(files.keys() & (_PIPELINES | {_MODULES}))
+    for name, size in files.items():
+        path = PurePosixPath(name)
         known = path.name in _AUTO_MAPS or path.name == _ADAPTER
-        if (file.size or 0) <= SMALL and (
+        if (size or 0) <= SMALL and (
             (len(path.parts) == 1 and (known or path.name in _PIPELINES))
             or (len(path.parts) == 2 and in_parts and path.name in ("config.json", _ADAPTER))
         ):
-            yield file
+            yield name
 
 
 def _named(file: str, document: Any) -> Iterator[Need]:

@@ -27,15 +27,13 @@ from bundler.errors import (
 )
 from bundler.patience import Cancelled, Patience, TransientError
 from bundler.progress import Meter, Progress
-from bundler.remote import RemoteFile
+from bundler.remote import SMALL, RemoteFile
 from bundler.store import BlobStore
 from bundler.web import NoPartsError, Web, WrongSizeError, opener
 from bundler.whole_file import told
 
 PARALLEL = 8
 """Requests and downloads under way at once."""
-SMALL = 1 << 20
-"""Bytes; files up to this size may be read to learn what a model consists of."""
 
 T = TypeVar("T")
 

@@ -242,12 +242,15 @@ class Planner:
             return snapshot, ()
         read: dict[str, bytes] = {}
 
-        def content(file: RemoteFile) -> bytes:
-            what = f"{file.path} of {snapshot.name}"
-            read[file.path] = small_content(file, what, self._web.patience, self._store)
-            return read[file.path]
+        files = {file.path: file for file in snapshot.files}
 
-        found = closure(snapshot, content)
+        def content(path: str) -> bytes:
+            what = f"{path} of {snapshot.name}"
+            read[path] = small_content(files[path], what, self._web.patience, self._store)
+            return read[path]
+
+        names = (snapshot.name, *snapshot.aliases)
+        found = closure(names, {path: file.size for path, file in files.items()}, content)
         snapshot = replace(
             snapshot,
             # What was read need not be asked for again.

@@ -10,6 +10,9 @@ from typing import Protocol
 from bundler.digest import Digest, Stream
 from bundler.manifest import Omission
 
+SMALL = 1 << 20
+"""Bytes; files up to this size may be read to learn what a model consists of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:

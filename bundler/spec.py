@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from bundler.catalogues import nearest
 from bundler.errors import RequestError
 from bundler.manifest import Snapshot
 
@@ -67,6 +68,15 @@ def spec_of(source: str, name: str, revision: str | None) -> str:
     """The words that mean the snapshot of these, as short as they can be."""
     text = name if source == DEFAULT_SCHEME else full_spec(source, name)
     return text if revision in (None, "main") else f"{text}@{revision}"
+
+
+def unknown_scheme(spec: Spec, known: Collection[str]) -> RequestError:
+    """What to raise for a spec of none of the kinds that are `known`."""
+    kinds = ", ".join(f"{scheme}:" for scheme in known)
+    return RequestError(
+        f"{spec.scheme}: is no kind of model that bundler knows ({kinds}); "
+        f"{nearest(spec.scheme, known)}"
+    )
 
 
 def name_and_revision(rest: str) -> tuple[str, str | None]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from bundler.catalogues import nearest
-from bundler.errors import RequestError
 from bundler.remote import RemoteSnapshot, Repositories
 from bundler.sources.huggingface import HuggingFace
 from bundler.sources.insightface import InsightFace
@@ -16,7 +14,7 @@ from bundler.sources.timm import Timm
 from bundler.sources.torchhub import TorchHub
 from bundler.sources.torchvision import Torchvision
 from bundler.sources.url import Url
-from bundler.spec import Spec
+from bundler.spec import Spec, unknown_scheme
 from bundler.web import Web
 
 
@@ -57,8 +55,4 @@ def resolve(
     for source in sources:
         if source.scheme == spec.scheme:
             return list(source.resolve(spec.rest, hub, web))
-    schemes = [source.scheme for source in sources]
-    raise RequestError(
-        f"{spec.scheme}: is no kind of model that bundler knows "
-        f"({', '.join(f'{scheme}:' for scheme in schemes)}); {nearest(spec.scheme, schemes)}"
-    )
+    raise unknown_scheme(spec, [source.scheme for source in sources])

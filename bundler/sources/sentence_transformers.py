@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 
 from bundler.download import small_content
 from bundler.errors import UnavailableError
+from bundler.lookups import sentence_transformers_lookup
 from bundler.patience import Patience
 from bundler.remote import RemoteSnapshot, Repositories
-from bundler.spec import name_and_revision
 from bundler.web import Web
 
 _MODULES = "modules.json"
@@ -22,9 +22,10 @@ class SentenceTransformers:
     scheme = "sentence-transformers"
 
     def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
-        name, revision = name_and_revision(rest)
-        full = name if "/" in name else f"sentence-transformers/{name}"
-        snapshot = hub.snapshot("hf", "model", full, revision, specs=(f"{self.scheme}:{rest}",))
+        lookup = sentence_transformers_lookup(rest)
+        snapshot = hub.snapshot(
+            "hf", lookup.kind, lookup.name, lookup.revision, specs=(f"{self.scheme}:{rest}",)
+        )
         _check_parts(snapshot, web.patience)
         yield snapshot
 

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import PurePosixPath
 from typing import Any
 
-from bundler.catalogues import catalogue, nearest
 from bundler.checkpoint import checkpoint
 from bundler.errors import RequestError, UnavailableError
+from bundler.lookups import Checkpoint, Repository, timm_lookup
 from bundler.remote import RemoteSnapshot, Repositories
 from bundler.selection import weight_formats
 from bundler.spec import name_and_revision
@@ -23,14 +23,12 @@ class Timm:
     scheme = "timm"
 
     def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
-        name, revision = name_and_revision(rest)
-        place = _place(name)
-        if place.startswith("https://"):
-            if revision is not None:
-                raise RequestError(f"{name} is one file at an address, which has no revisions")
-            yield checkpoint(place, web, specs=(f"timm:{rest}",))
+        lookup = _lookup(rest)
+        if isinstance(lookup, Checkpoint):
+            yield checkpoint(lookup.url, web, specs=(f"timm:{rest}",))
             return
-        snapshot = hub.snapshot("hf", "model", place, revision, specs=(f"timm:{rest}",))
+        name, place = name_and_revision(rest)[0], lookup.name
+        snapshot = hub.snapshot("hf", "model", place, lookup.revision, specs=(f"timm:{rest}",))
         paths = {file.path for file in snapshot.files}
         if not weight_formats(map(PurePosixPath, paths)):
             raise UnavailableError(f"{place} has no weights: timm could not load {name} from it")
@@ -40,25 +38,15 @@ class Timm:
         yield snapshot
 
 
-def _place(name: str) -> str:
-    """Where the weights of `name` are: a Hub id, or an address. Raises RequestError."""
-    known = catalogue("timm")
-    name = known["renamed"].get(name, name)
-    architecture, _, tag = name.partition(".")
-    tags = known["architectures"].get(architecture, [])
-    if tags and not tag:
-        tag = tags[0]
-    if tag in tags:
-        full = f"{architecture}.{tag}" if tag else architecture
-        url: str | None = known["urls"].get(full)
-        return url or str(known["hub"].get(full, f"timm/{full}"))
-    place = _asked_of_timm(name)
-    if place is not None:
-        return place
-    if tags:
-        others = [f"{architecture}.{tag}" for tag in tags]
-        raise RequestError(f"timm has no weights {name}: {nearest(name, others)}")
-    raise RequestError(f"timm has no model {name}: {nearest(name, known['architectures'])}")
+def _lookup(rest: str) -> Repository | Checkpoint:
+    """Where the weights are: as the catalogue has it, else the timm that is installed here."""
+    try:
+        return timm_lookup(rest)
+    except RequestError:
+        place = _asked_of_timm(name_and_revision(rest)[0])
+        if place is None:
+            raise
+        return timm_lookup(rest, place)
 
 
 def _asked_of_timm(name: str) -> str | None:

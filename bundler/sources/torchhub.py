@@ -8,16 +8,14 @@ from dataclasses import replace
 
 import httpx2
 
-from bundler.catalogues import catalogue, nearest
+from bundler.catalogues import nearest
 from bundler.checkpoint import checkpoint
 from bundler.errors import RequestError, UnavailableError
+from bundler.lookups import HubCode, torchhub_entries, torchhub_lookups
 from bundler.remote import RemoteFile, RemoteSnapshot, Repositories
 from bundler.web import Web, opener
 
 _GITHUB = "https://github.com"
-_SPEC = re.compile(
-    r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:[:@](?P<ref>[^#\s]+))?(?:#(?P<entry>\w+))?", re.ASCII
-)
 _COMMIT_HASH = re.compile(r"[0-9a-f]{7,40}")
 _LONGEST_LIST = 64 << 20
 """Bytes of a list of branches and tags; the largest repositories have some hundred thousand."""
@@ -29,18 +27,15 @@ class TorchHub:
     scheme = "torchhub"
 
     def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
-        match = _SPEC.fullmatch(rest)
-        if match is None:
-            raise RequestError(f"{rest!r} is not of the form owner/repo, owner/repo:ref#entry")
-        name, entry, specs = match["name"], match["entry"], (f"{self.scheme}:{rest}",)
-        urls, notes = _weights(name, entry)
+        lookup, weights = torchhub_lookups(rest)
+        specs = (f"{self.scheme}:{rest}",)
         if web.kept is not None:
-            code = web.kept.code(name, match["ref"], specs)
+            code = web.kept.code(lookup.name, lookup.ref, specs)
         else:
-            code = _archived(name, match["ref"], web, specs)
-        yield replace(code, notes=notes)
-        for address in urls:
-            yield checkpoint(address, web, specs=specs)
+            code = _archived(lookup.name, lookup.ref, web, specs)
+        yield replace(code, notes=_notes(lookup))
+        for found in weights:
+            yield checkpoint(found.url, web, specs=specs)
 
 
 def _archived(name: str, ref: str | None, web: Web, specs: tuple[str, ...]) -> RemoteSnapshot:
@@ -61,17 +56,11 @@ def _archived(name: str, ref: str | None, web: Web, specs: tuple[str, ...]) -> R
     )
 
 
-def _weights(name: str, entry: str | None) -> tuple[list[str], tuple[str, ...]]:
-    """The addresses that an entry loads its weights from, and what else there is to say."""
-    repositories = catalogue("torchhub")["repositories"].items()
-    # GitHub minds no letter case, though torch.hub's folders do.
-    entries: dict[str, list[str]] = {known.lower(): e for known, e in repositories}.get(
-        name.lower(), {}
-    )
-    if entry in entries:
-        return entries[entry], ()
-    if entries and entry is not None:
-        raise RequestError(f"{name} has no entry {entry}: {nearest(entry, entries)}")
+def _notes(lookup: HubCode) -> tuple[str, ...]:
+    """What there is to say where no weights are known."""
+    entries = torchhub_entries(lookup.name)
+    if lookup.entry in entries:
+        return ()
     if entries:
         advice = f"add #ENTRY for its weights, one of {', '.join(sorted(entries))}"
     else:
@@ -79,7 +68,7 @@ def _weights(name: str, entry: str | None) -> tuple[list[str], tuple[str, ...]]:
             "what its hubconf.py downloads is not known here; pack those addresses too, "
             "as https://host/file.pth"
         )
-    return [], (f"{name}: the code alone, without weights; {advice}",)
+    return (f"{lookup.name}: the code alone, without weights; {advice}",)
 
 
 def _pinned(name: str, ref: str | None, web: Web) -> tuple[str, str]:
@@ -96,8 +85,7 @@ def _pinned(name: str, ref: str | None, web: Web) -> tuple[str, str]:
                 return name_of_ref, refs[full]
     if ref is not None and _COMMIT_HASH.fullmatch(ref):
         return ref, ref
-    entries = catalogue("torchhub")["repositories"].get(name, {})
-    if ref in entries:
+    if ref in torchhub_entries(name):
         raise RequestError(f"{ref} is an entry of {name}, not a branch: write {name}#{ref}")
     known = [
         full.split("/", 2)[2] for full in refs if full.startswith(("refs/heads/", "refs/tags/"))

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bundler.checkpoint import checkpoint
-from bundler.digest import Digest
-from bundler.errors import RequestError
+from bundler.lookups import url_lookup
 from bundler.remote import RemoteSnapshot, Repositories
 from bundler.web import Web
 
@@ -19,11 +18,5 @@ class Url:
     scheme: str
 
     def resolve(self, rest: str, hub: Repositories, web: Web) -> Iterator[RemoteSnapshot]:
-        address, _, said = rest.partition("#")
-        digest = None
-        if said:
-            try:
-                digest = Digest.parse(said.replace("sha256=", "sha256:", 1))
-            except ValueError as error:
-                raise RequestError(f"what stands behind # is no sha256=…: {error}") from None
-        yield checkpoint(f"{self.scheme}:{address}", web, digest=digest)
+        lookup = url_lookup(f"{self.scheme}:{rest}")
+        yield checkpoint(lookup.url, web, digest=lookup.digest)
