@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bundler.checking import Check, check
     from bundler.digest import Digest
     from bundler.environment import Roots, find_roots
     from bundler.errors import (
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BundlerError": "errors",
+    "Check": "checking",
     "DamagedError": "errors",
     "Digest": "digest",
     "Faults": "errors",
@@ -60,6 +62,7 @@ _HOMES = {
     "Wanted": "request",
     "read_request": "request",
     "Verification": "verification",
+    "check": "checking",
     "find_roots": "environment",
     "inspect": "inspection",
     "pack": "packing",
@@ -71,6 +74,7 @@ _HOMES = {
 
 __all__ = [
     "BundlerError",
+    "Check",
     "DamagedError",
     "Digest",
     "Faults",
@@ -90,6 +94,7 @@ __all__ = [
     "Upstream",
     "Verification",
     "Wanted",
+    "check",
     "find_roots",
     "inspect",
     "pack",

@@ -18,6 +18,7 @@ from bundler.spec import spec_of
 from bundler.unpacking import Unpacked
 
 if TYPE_CHECKING:  # Unpacking must not import what packing needs.
+    from bundler.checking import Check
     from bundler.packing import Packed
     from bundler.planning import PackPlan
     from bundler.store import Usage
@@ -146,6 +147,19 @@ def unpacked(result: Unpacked, *, done: bool) -> str:
             lines.append(f"{result.roots.path(name)}: everything is there already ({present})")
     if not done:
         lines.append(f"{amount(result.written_size)} needed, {amount(result.free_size)} free")
+    return printable("\n".join(lines))
+
+
+def checked(result: Check, *, compared: bool) -> str:
+    """What was found of each model; faults are told elsewhere."""
+    lines = []
+    for model in result.models:
+        commit = f" ({model.commit_hash[:12]})" if model.commit_hash else ""
+        needed = f", needed by {model.needed_by}" if model.needed_by else ""
+        files = f"{counted(len(model.files), 'file')}, {amount(model.size)}"
+        state = f"{'intact' if compared else 'complete'}, {files}"
+        lines.append(f"{model.spec}{commit}{needed}: {'would fail' if model.faults else state}")
+        lines += [f"note: {note}" for note in model.notes]
     return printable("\n".join(lines))
 
 

@@ -34,7 +34,7 @@ Jobs = Annotated[
         metavar="N",
         min=1,
         max=64,
-        help="Threads for zstd; by default one for each processor, at most 8.",
+        help="Threads; by default one for each processor, at most 8.",
         envvar="BUNDLER_JOBS",
     ),
 ]
@@ -45,6 +45,15 @@ Store = Annotated[
         metavar="DIR",
         help="The folder that keeps downloads; by default ~/.cache/bundler.",
         envvar="BUNDLER_STORE",
+    ),
+]
+Requests = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--from",
+        metavar="REQUEST.toml",
+        help="A file with models = [SPEC, …]; repeatable.",
+        envvar="BUNDLER_FROM",
     ),
 ]
 Root = Annotated[

@@ -10,7 +10,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 import bundler
-from bundler.cli.options import DryRun, Jobs, Json, NoCode, Store, folder
+from bundler.cli.options import DryRun, Jobs, Json, NoCode, Requests, Store, folder
 from bundler.cli.output import Bars, print_json
 from bundler.errors import FormatError, RequestError, amount
 from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
@@ -38,15 +38,7 @@ def pack(
             envvar="BUNDLER_MODELS",
         ),
     ] = None,
-    requests: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--from",
-            metavar="REQUEST.toml",
-            help="A file with models = [SPEC, …]; repeatable.",
-            envvar="BUNDLER_FROM",
-        ),
-    ] = None,
+    requests: Requests = None,
     locked: Annotated[
         Path | None,
         typer.Option(

@@ -1,0 +1,92 @@
+"""What is here of what a program looks for: one module for each kind of thing, reading only.
+
+Each finds what it can at the places where the libraries look, and says of the rest what is wrong
+and which command mends it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from shlex import quote
+
+from bundler.content import Promise, flaw
+from bundler.errors import BundlerError, DamagedError, TargetError, UnavailableError
+
+AGAIN = "unpack its bundle again"
+"""The cure for what was here as a whole once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that keeps a model from loading. `cure`: what to do, a command if there is one."""
+
+    text: str
+    cure: str
+    kind: type[BundlerError]
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.cure}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is here of one thing that a program looks for.
+
+    `spec`: what the user calls it. `names`: what the library calls it, the first as it was asked
+    for. `files`: by their paths within it. `promises`: what is known of the content of each, for
+    those of which something is.
+    """
+
+    spec: str
+    names: tuple[str, ...]
+    commit_hash: str | None = None
+    files: dict[str, Path] = field(default_factory=dict)
+    promises: dict[str, Promise] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def bring(self) -> str:
+        """The cure for what is not here at all."""
+        return f"bundler pack {quote(self.spec)} where there is a network, and unpack that here"
+
+    def add(self, inner: str, path: Path, size: object = None) -> bool:
+        """Note the file at `path`, or what is plainly wrong with it; True if one is there.
+
+        `size`: the bytes that it should have, if that is known.
+        """
+        try:
+            state = path.stat()
+        except OSError:
+            what = "is a link that leads nowhere" if path.is_symlink() else "is not there"
+            self.missing(f"{path} {what}", AGAIN)
+            return False
+        if not stat.S_ISREG(state.st_mode):
+            self.hindered(f"{path} is no file", f"move it away, and {AGAIN}")
+            return False
+        real = quote(os.path.realpath(path))
+        if not os.access(path, os.R_OK):
+            self.hindered(f"{path} cannot be read", f"sudo chmod a+r {real}")
+            return False
+        self.files[inner] = path
+        plainly = flaw(path, inner)
+        if plainly is None and isinstance(size, int) and size != state.st_size:
+            plainly = f"has {state.st_size:,} bytes instead of {size:,}"
+        if plainly is not None:
+            self.damaged(f"{path} {plainly}", f"rm {real}, and {AGAIN}")
+        return True
+
+    def missing(self, text: str, cure: str) -> None:
+        """Note that something is not there."""
+        self.faults.append(Fault(text, cure, UnavailableError))
+
+    def damaged(self, text: str, cure: str) -> None:
+        """Note that something is not what it should be."""
+        self.faults.append(Fault(text, cure, DamagedError))
+
+    def hindered(self, text: str, cure: str) -> None:
+        """Note that something is in the way."""
+        self.faults.append(Fault(text, cure, TargetError))

@@ -1,0 +1,67 @@
+"""`bundler check`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import bundler
+from bundler.cli.options import (
+    HfHome,
+    InsightfaceRoot,
+    Jobs,
+    Json,
+    Requests,
+    Root,
+    TorchHome,
+    roots_of,
+)
+from bundler.cli.output import Bars, print_json
+from bundler.errors import Faults
+
+
+def check(
+    specs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SPEC", help="A model, by the words it was packed with.", show_default=False
+        ),
+    ] = None,
+    requests: Requests = None,
+    root: Root = None,
+    hf_home: HfHome = None,
+    torch_home: TorchHome = None,
+    insightface_root: InsightfaceRoot = None,
+    digests: Annotated[
+        bool,
+        typer.Option(
+            "--hash",
+            help="Compare every byte, too, of files whose hash is known.",
+            envvar="BUNDLER_HASH",
+        ),
+    ] = False,
+    jobs: Jobs = None,
+    json_: Json = False,
+) -> None:
+    """Tell whether models would load here, without a network and without loading them.
+
+    Looks at the caches that programs started in this shell would read, whoever filled them, and at
+    the shell's variables; with --root and the like at those folders alone. Exits with 0 only if all
+    is there: as the first line of a job.
+    """
+    from bundler import report
+    from bundler.request import Wanted, read_request
+
+    wanted = [Wanted(spec) for spec in specs or []]
+    for path in requests or []:
+        wanted += read_request(path)
+    named = any((root, hf_home, torch_home, insightface_root))
+    roots = roots_of(root, hf_home, torch_home, insightface_root) if named else None
+    result = bundler.check(wanted, roots=roots, digests=digests, jobs=jobs, progress=Bars())
+    if json_:
+        print_json(result.to_json())
+    else:
+        print(report.checked(result, compared=digests))
+    if result.faults:
+        raise Faults([fault.kind(str(fault)) for fault in result.faults])
