@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from bundler.inspection import Inspection, inspect
+    from bundler.loading import Loaded, load_models
     from bundler.manifest import Manifest
     from bundler.packing import Packed, pack, plan_pack
     from bundler.planning import PackPlan
@@ -52,6 +53,7 @@ _HOMES = {
     "UnavailableError": "errors",
     "Inspection": "inspection",
     "LinkMode": "sharing",
+    "Loaded": "loading",
     "Manifest": "manifest",
     "PackPlan": "planning",
     "Packed": "packing",
@@ -65,6 +67,7 @@ _HOMES = {
     "check": "checking",
     "find_roots": "environment",
     "inspect": "inspection",
+    "load_models": "loading",
     "pack": "packing",
     "plan_pack": "packing",
     "plan_unpack": "unpacking",
@@ -81,6 +84,7 @@ __all__ = [
     "FormatError",
     "Inspection",
     "LinkMode",
+    "Loaded",
     "Manifest",
     "PackPlan",
     "Packed",
@@ -97,6 +101,7 @@ __all__ = [
     "check",
     "find_roots",
     "inspect",
+    "load_models",
     "pack",
     "plan_pack",
     "plan_unpack",

@@ -19,6 +19,7 @@ from bundler.unpacking import Unpacked
 
 if TYPE_CHECKING:  # Unpacking must not import what packing needs.
     from bundler.checking import Check
+    from bundler.loading import Loaded
     from bundler.packing import Packed
     from bundler.planning import PackPlan
     from bundler.store import Usage
@@ -160,6 +161,21 @@ def checked(result: Check, *, compared: bool) -> str:
         state = f"{'intact' if compared else 'complete'}, {files}"
         lines.append(f"{model.spec}{commit}{needed}: {'would fail' if model.faults else state}")
         lines += [f"note: {note}" for note in model.notes]
+    return printable("\n".join(lines))
+
+
+def loaded(result: Loaded) -> str:
+    """What a model took to load, or that it did not."""
+    if result.error:
+        return printable(f"{result.spec}: does not load with {result.library}")
+    size = "" if result.parameters is None else f", {result.parameters:,} parameters"
+    lines = [
+        f"{result.spec}: loads with {result.library} in {result.seconds:.1f} s, {result.what}{size}"
+    ]
+    for host, times in result.attempts.items():
+        lines.append(
+            f"note: loading it, {result.library} asked {counted(times, 'time')} for {host}"
+        )
     return printable("\n".join(lines))
 
 

@@ -12,9 +12,11 @@ from bundler.cli.options import (
     InsightfaceRoot,
     Jobs,
     Json,
+    PythonOfLibraries,
     Requests,
     Root,
     TorchHome,
+    TrustCode,
     roots_of,
 )
 from bundler.cli.output import Bars, print_json
@@ -41,16 +43,27 @@ def check(
             envvar="BUNDLER_HASH",
         ),
     ] = False,
+    load: Annotated[
+        bool,
+        typer.Option(
+            "--load",
+            help="Load each model, too, in a process without a network, and tell what it takes.",
+            envvar="BUNDLER_LOAD",
+        ),
+    ] = False,
+    python: PythonOfLibraries = None,
+    trust_code: TrustCode = False,
     jobs: Jobs = None,
     json_: Json = False,
 ) -> None:
-    """Tell whether models would load here, without a network and without loading them.
+    """Tell whether models would load here, without a network.
 
     Looks at the caches that programs started in this shell would read, whoever filled them, and at
     the shell's variables; with --root and the like at those folders alone. Exits with 0 only if all
     is there: as the first line of a job.
     """
     from bundler import report
+    from bundler.loading import Loaded, all_faults, load_models
     from bundler.request import Wanted, read_request
 
     wanted = [Wanted(spec) for spec in specs or []]
@@ -59,9 +72,16 @@ def check(
     named = any((root, hf_home, torch_home, insightface_root))
     roots = roots_of(root, hf_home, torch_home, insightface_root) if named else None
     result = bundler.check(wanted, roots=roots, digests=digests, jobs=jobs, progress=Bars())
-    if json_:
-        print_json(result.to_json())
-    else:
+    if not json_:
         print(report.checked(result, compared=digests))
-    if result.faults:
-        raise Faults([fault.kind(str(fault)) for fault in result.faults])
+    loads: list[Loaded] = []
+    if load:
+        loading = load_models(result, python=python, trust_code=trust_code, progress=Bars())
+        for loaded in loading:
+            loads.append(loaded)
+            if not json_:
+                print(report.loaded(loaded))
+    if json_:
+        print_json({**result.to_json(), "loaded": [loaded.to_json() for loaded in loads]})
+    if faults := all_faults(result, loads):
+        raise Faults(faults)

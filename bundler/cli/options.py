@@ -92,6 +92,23 @@ InsightfaceRoot = Annotated[
         envvar="BUNDLER_INSIGHTFACE_ROOT",
     ),
 ]
+PythonOfLibraries = Annotated[
+    str | None,
+    typer.Option(
+        "--python",
+        metavar="PATH",
+        help="The Python that has the libraries, to load with; by default the one of bundler.",
+        envvar="BUNDLER_PYTHON",
+    ),
+]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Run the code that models bring along when they are loaded to see whether they load.",
+        envvar="BUNDLER_TRUST_CODE",
+    ),
+]
 Bundle = Annotated[
     str,
     typer.Argument(metavar="BUNDLE", show_default=False, help="A bundle, or - for standard input."),

@@ -10,9 +10,19 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 import bundler
-from bundler.cli.options import DryRun, Jobs, Json, NoCode, Requests, Store, folder
+from bundler.cli.options import (
+    DryRun,
+    Jobs,
+    Json,
+    NoCode,
+    PythonOfLibraries,
+    Requests,
+    Store,
+    TrustCode,
+    folder,
+)
 from bundler.cli.output import Bars, print_json
-from bundler.errors import FormatError, RequestError, amount
+from bundler.errors import Faults, FormatError, RequestError, amount
 from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -150,6 +160,17 @@ def pack(
             envvar="BUNDLER_RETRIES",
         ),
     ] = 8,
+    check_load: Annotated[
+        bool,
+        typer.Option(
+            "--check-load",
+            help="Unpack the bundle beside itself when it is written, load each model without a "
+            "network, and remove that again.",
+            envvar="BUNDLER_CHECK_LOAD",
+        ),
+    ] = False,
+    python: PythonOfLibraries = None,
+    trust_code: TrustCode = False,
     store: Store = None,
     level: Annotated[
         int,
@@ -213,6 +234,8 @@ def pack(
             print_json(plan.to_json())
         tell(plan)
         return
+    if output == "-" and check_load:
+        raise RequestError("--check-load needs a bundle to read: name a file with -o")
     if output == "-" and json_:
         raise RequestError("--json and -o - both want standard output: name a file with -o")
     replaced = output != "-" and Path(output).is_file()
@@ -224,16 +247,33 @@ def pack(
         jobs=jobs,
         on_plan=tell,
     )
+    document = packed.to_json()
+    if not json_:
+        for line in report.packed(packed):
+            print(line, file=words)
+        instead = ", in place of the file that was there" if replaced else ""
+        wrote = f"wrote {packed.path or 'standard output'}: {amount(packed.size)}{instead}"
+        print(wrote, file=words)
+        print(f"id {packed.digest}", file=words)
+        print(f"downloads are kept in {kept}; bundler store --clear empties it", file=words)
+    if check_load and packed.path is not None:
+        from bundler.loading import all_faults
+        from bundler.rehearsal import rehearse
+
+        looked, loads = rehearse(
+            packed.path, wanted, python=python, trust_code=trust_code, jobs=jobs, progress=Bars()
+        )
+        document |= looked.to_json() | {"loaded": [loaded.to_json() for loaded in loads]}
+        for loaded in () if json_ else loads:
+            print(report.loaded(loaded))
+        faults = all_faults(looked, loads)
+        if faults:
+            if json_:
+                print_json(document)
+            raise Faults(faults, f"{packed.path} was written, but do not carry it before it loads")
     if json_:
-        print_json(packed.to_json())
-        return
-    for line in report.packed(packed):
-        print(line, file=words)
-    instead = ", in place of the file that was there" if replaced else ""
-    print(f"wrote {packed.path or 'standard output'}: {amount(packed.size)}{instead}", file=words)
-    print(f"id {packed.digest}", file=words)
-    print(f"downloads are kept in {kept}; bundler store --clear empties it", file=words)
-    if packed.path is not None:
+        print_json(document)
+    elif packed.path is not None:
         print(
             "next: carry the bundle over, and on the other machine\n"
             f"    bundler unpack {quote(packed.path.name)} && source offline.env"

@@ -1,0 +1,64 @@
+"""What the target will do with a fresh bundle, done here: unpack it, look, and load."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bundler.checking import Check, check
+from bundler.environment import Roots, find_roots
+from bundler.loading import Loaded, load_models
+from bundler.manifest import Snapshot
+from bundler.progress import Progress, Silent
+from bundler.request import Wanted
+from bundler.spec import Spec, spec_of, words_for
+from bundler.unpacking import unpack
+
+
+def rehearse(
+    bundle: Path,
+    wanted: Sequence[Wanted] = (),
+    *,
+    python: str | None = None,
+    trust_code: bool = False,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Check, list[Loaded]]:
+    """Unpack `bundle` into a folder beside it, load what is in it without a network, clean up.
+
+    `wanted`: what it was packed for, by default all that is in it. The rest as in `load_models`.
+    Raises as `unpack` and `load_models` do; that a model does not load is in the result.
+    """
+    progress = progress or Silent()
+    folder = bundle.absolute().with_name(f".{bundle.name}.bundler-load")
+    shutil.rmtree(folder, ignore_errors=True)  # One that a killed run left.
+    try:
+        roots = find_roots(root=folder)
+        snapshots = unpack(bundle, roots=roots, env=None, jobs=jobs, progress=progress).snapshots
+        models = [_on_target(item, roots) for item in wanted or _packed(snapshots)]
+        result = check(models, roots=roots, folder=folder)
+        loads = load_models(result, python=python, trust_code=trust_code, progress=progress)
+        return result, list(loads)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _packed(snapshots: Sequence[Snapshot]) -> list[Wanted]:
+    """What somebody may have asked for who packed these: not what only another one needs."""
+    needs = {str(Spec.parse(need)) for snapshot in snapshots for need in snapshot.needs}
+    specs = [
+        snapshot.specs or (spec_of(snapshot.source, snapshot.name, snapshot.revision),)
+        for snapshot in snapshots
+        if needs.isdisjoint(words_for(snapshot))
+    ]
+    return [Wanted(spec) for spec in dict.fromkeys(spec for some in specs for spec in some)]
+
+
+def _on_target(wanted: Wanted, roots: Roots) -> Wanted:
+    """The same, said of what was unpacked and not of where it came from."""
+    spec = Spec.parse(wanted.spec)
+    if spec.scheme != "file":
+        return wanted
+    return replace(wanted, spec=f"file:{roots.checkpoints / spec.told.rest}")
