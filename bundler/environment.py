@@ -118,6 +118,12 @@ def find_roots(
     )
 
 
+def offline(environ: Mapping[str, str], roots: Roots) -> dict[str, str]:
+    """`environ` as it is after `source offline.env`."""
+    kept = {name: value for name, value in environ.items() if name not in HIDING}
+    return {**kept, **roots.variables()}
+
+
 def shell_file(variables: Mapping[str, str]) -> str:
     """A file that bash, zsh, dash and fish can source, under `set -eu` too.
 

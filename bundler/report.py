@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -177,6 +177,14 @@ def loaded(result: Loaded) -> str:
             f"note: loading it, {result.library} asked {counted(times, 'time')} for {host}"
         )
     return printable("\n".join(lines))
+
+
+def tried(attempts: Mapping[str, int], *, cut_off: bool) -> Iterator[str]:
+    """Who was wanted in an air gap; where nothing cuts off all programs, only some are known."""
+    for host, times in attempts.items():
+        yield f"tried to reach the network: {host} ({counted(times, 'time')})"
+    if not attempts:
+        yield f"no attempt {'' if cut_off else 'of a Python program '}to reach the network"
 
 
 def _name(snapshot: Snapshot | RemoteSnapshot) -> str:

@@ -15,6 +15,7 @@ from bundler.cli.check import check
 from bundler.cli.inspect import inspect
 from bundler.cli.output import tell
 from bundler.cli.pack import pack
+from bundler.cli.run import CommandEnded, run_command
 from bundler.cli.store import store
 from bundler.cli.unpack import unpack
 from bundler.cli.verify import verify
@@ -32,6 +33,8 @@ _EPILOG = "Exit codes: " + " · ".join(f"{code} {text}" for code, text in EXIT_C
 
 for _command in (pack, unpack, check, inspect, verify, store):
     app.command(epilog=_EPILOG)(_command)
+# What follows the command's name is the command's, options too.
+app.command("run", epilog=_EPILOG, context_settings={"allow_interspersed_args": False})(run_command)
 
 
 def _version(wanted: bool) -> None:
@@ -55,6 +58,8 @@ def run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(arguments or ["--help"], standalone_mode=False)
+    except CommandEnded as ended:
+        return ended.code
     except BundlerError as error:
         tell(str(error))
         if isinstance(error, Faults) and error.note:

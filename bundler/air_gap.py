@@ -1,0 +1,135 @@
+"""Commands that run as on a machine without a network, and what they tried all the same.
+
+Two things keep a command in: a network namespace, where the system allows one, and a hook that
+every Python program imports (hook/sitecustomize.py). The hook also tells which hosts were wanted;
+of all other programs the kernel counts how often.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from bundler import namespace
+from bundler.errors import RequestError, shown
+
+HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook")
+"""The folder in front of PYTHONPATH."""
+
+UNKNOWN = "unknown hosts, from native code"
+"""Stands for the hosts of attempts that only the kernel saw."""
+
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy")
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def hooked(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` with the hook in front of PYTHONPATH."""
+    rest = [folder for folder in environ.get("PYTHONPATH", "").split(os.pathsep) if folder != HOOK]
+    path = os.pathsep.join([HOOK, *rest] if any(rest) else [HOOK])
+    return {**environ, "PYTHONPATH": path}
+
+
+def become(command: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
+    """Replace this process by `command`, with the hook, but with the network that there is.
+
+    Raises RequestError if it cannot be run.
+    """
+    for number in _IGNORED_BY_PYTHON:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvpe(command[0], list(command), hooked(environ))
+    except OSError as error:
+        raise _not_run(command, error) from None
+
+
+class AirGap:
+    """A place without a network for one command.
+
+        with AirGap() as gap:
+            process = gap.start(["python", "load.py"], environ, stdout=PIPE)
+            out, _ = process.communicate()
+            gap.attempts()      # {"huggingface.co:443": 3}
+
+    A command that still runs when the block is left is killed.
+    """
+
+    def __init__(self) -> None:
+        self.fault: str | None = None
+        """Why there is no namespace: then only Python programs are kept off the network."""
+        self._counters: list[int] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> AirGap:
+        self._notes = tempfile.NamedTemporaryFile(prefix="bundler-attempts-")
+        return self
+
+    def start(
+        self, command: Sequence[str], environ: Mapping[str, str], **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start `command`; `options` are those of Popen. No other thread may be running.
+
+        Raises RequestError if it cannot be run.
+        """
+        ours, theirs = socket.socketpair()
+        prepare = options.pop("preexec_fn", None)
+
+        def enter() -> None:
+            try:
+                namespace.enter()
+                socket.send_fds(theirs, [b"entered"], namespace.counters())
+            except OSError as error:
+                theirs.send((error.strerror or str(error)).encode())
+                raise
+            if prepare is not None:
+                prepare()
+
+        # A proxy would be all that a program asks for, whatever it wants behind it.
+        direct = {name: environ[name] for name in environ if name.lower() not in _PROXIES}
+        options["env"] = {**hooked(direct), "BUNDLER_AIR_GAP": self._notes.name}
+        with ours, theirs:
+            try:
+                try:
+                    self._process = subprocess.Popen(command, preexec_fn=enter, **options)
+                    _, self._counters, _, _ = socket.recv_fds(ours, 100, 2)
+                except subprocess.SubprocessError:  # What Popen makes of any error in `enter`.
+                    theirs.close()
+                    self.fault = ours.recv(1000).decode()
+                    self._process = subprocess.Popen(command, preexec_fn=prepare, **options)
+            except OSError as error:
+                raise _not_run(command, error) from None
+        return self._process
+
+    def attempts(self) -> dict[str, int]:
+        """How often which host was wanted so far, "host:port" or UNKNOWN."""
+        found: Counter[str] = Counter()
+        with open(self._notes.name, encoding="utf-8") as notes:
+            for line in notes:
+                # Programs may write what they like there.
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    attempt = json.loads(line)
+                    host, port = str(attempt["host"]), attempt["port"]
+                    found[host if port is None else f"{host}:{port}"] += 1
+        if unseen := namespace.attempts(self._counters):
+            found[UNKNOWN] = unseen
+        return dict(found)
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        for file in self._counters:
+            os.close(file)
+        self._notes.close()
+
+
+def _not_run(command: Sequence[str], error: OSError) -> RequestError:
+    return RequestError(f"cannot run {shown(command[0])}: {error.strerror}")
