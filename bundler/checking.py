@@ -33,10 +33,14 @@ from bundler.spec import Spec
 
 @dataclass(frozen=True, slots=True)
 class CheckedModel:
-    """What is here for one spec. `needed_by`: the model that needs it, if the user did not say."""
+    """What is here for one spec: `size` bytes of files that are `found`.
+
+    `needed_by`: the model that needs it, if the user did not say.
+    """
 
     spec: str
     found: tuple[Found, ...]
+    size: int
     needed_by: str = ""
 
     @property
@@ -58,11 +62,6 @@ class CheckedModel:
     def files(self) -> list[Path]:
         """Its files that are here."""
         return [path for found in self.found for path in found.files.values()]
-
-    @property
-    def size(self) -> int:
-        """Bytes of these."""
-        return sum(path.stat().st_size for path in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +103,15 @@ def check(
     *,
     roots: Roots | None = None,
     digests: bool = False,
+    folder: Path = Path(),
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Check:
     """Look whether every model of `models`, specs as in `pack`, is here, complete and intact.
 
     Reads names, sizes and small files alone, of caches that anybody may have filled; with `digests`
-    also every byte of files whose hash is known, in `jobs` threads. Without `roots` these are the
+    also every byte of files whose hash is known, in `jobs` threads. `folder` is where programs are
+    started: what stands there may be taken for the model. Without `roots` these are the
     caches that programs started here would read, and the variables of this process are looked at
     too. What is wrong is in the result. Raises RequestError for what is no spec.
     """
@@ -118,7 +119,7 @@ def check(
         raise RequestError("no models named: bundler check ORG/NAME …, or --from REQUEST.toml")
     places = roots or find_roots()
     wanted = [Wanted(model) if isinstance(model, str) else model for model in models]
-    checked = list(_checked(wanted, places))
+    checked = list(_checked(wanted, places, folder))
     if digests:
         _compare(checked, jobs, progress or Silent())
     shell: list[Fault] = []
@@ -132,7 +133,7 @@ def check(
     return Check(tuple(checked), places, tuple(shell))
 
 
-def _checked(wanted: Sequence[Wanted], roots: Roots) -> Iterator[CheckedModel]:
+def _checked(wanted: Sequence[Wanted], roots: Roots, folder: Path) -> Iterator[CheckedModel]:
     """Each model, followed by what it needs from elsewhere, which its own files tell."""
     todo = [(item.spec, item.selection or Selection(), "", False) for item in reversed(wanted)]
     seen: set[tuple[str, bool]] = set()
@@ -144,7 +145,10 @@ def _checked(wanted: Sequence[Wanted], roots: Roots) -> Iterator[CheckedModel]:
         seen.add((str(spec), code_only))
         some_only = bool(selection.include)
         found = [_found(lookup, text, roots, code_only, some_only) for lookup in lookups(spec)]
-        yield CheckedModel(text, tuple(found), needed_by)
+        for lookup, one in zip(lookups(spec), found, strict=True):
+            _check_folder_in_the_way(lookup, one, folder, roots)
+        size = sum(path.stat().st_size for one in found for path in one.files.values())
+        yield CheckedModel(text, tuple(found), size, needed_by)
         for one in found:
             if not one.faults:
                 for need in _needs(one):
@@ -163,8 +167,6 @@ def _found(lookup: Lookup, spec: str, roots: Roots, code_only: bool, some_only: 
     found = find_repository(lookup, spec, roots, code_only=code_only, some_only=some_only)
     if lookup.kind == "dataset":
         return _dataset(lookup, found, roots)
-    if lookup.kind == "model" and os.path.isdir(lookup.name):
-        _check_folder_in_the_way(lookup.name, found, roots)
     return found
 
 
@@ -183,15 +185,19 @@ def _dataset(wanted: Repository, files: Found, roots: Roots) -> Found:
     return files
 
 
-def _check_folder_in_the_way(name: str, found: Found, roots: Roots) -> None:
-    """transformers takes a folder of that name in the working directory before the cache."""
-    if find_plain(PlainPath(name), found.spec, roots).faults:
+def _check_folder_in_the_way(lookup: Lookup, found: Found, folder: Path, roots: Roots) -> None:
+    """transformers and insightface take a folder of that name here before what they keep."""
+    is_model = isinstance(lookup, Repository) and lookup.kind == "model" and not lookup.library
+    if not (isinstance(lookup, FacePack) or is_model) or not (folder / found.names[0]).is_dir():
+        return
+    there = find_plain(PlainPath(str(folder / found.names[0])), found.spec, roots)
+    if isinstance(lookup, FacePack) or there.faults:
         found.hindered(
-            f"./{name} is here, which programs take instead of the model in the cache",
+            f"./{found.names[0]} is here, which programs take instead of what is unpacked",
             "start them in another folder, or move it away",
         )
     else:
-        found.notes.append(f"./{name} is here, and is taken instead of the model in the cache")
+        found.notes.append(f"./{found.names[0]} is here, and programs take it instead")
 
 
 def _needs(found: Found) -> Iterator[tuple[str, bool]]:

@@ -18,7 +18,6 @@ from bundler.checks import Found
 from bundler.environment import Roots, offline
 from bundler.errors import BundlerError, UnavailableError, shown
 from bundler.lookups import FacePack, HubCode, Lookup, PlainPath, Repository, lookups
-from bundler.progress import Progress, Silent
 from bundler.remote import SMALL
 from bundler.spec import Spec, name_and_revision
 
@@ -42,12 +41,16 @@ class Loaded:
     """How often which host was wanted, as in `AirGap.attempts`."""
     error: str = ""
     """The first line of what went wrong, if it did."""
+    untried: str = ""
+    """Why it was not even tried, if that is so."""
     output: str = ""
     """All that the libraries said."""
 
     @property
     def fault(self) -> UnavailableError | None:
         """What to tell the user if it did not load."""
+        if self.untried:
+            return UnavailableError(f"{self.spec} was not loaded: {self.untried}")
         if not self.error:
             return None
         return UnavailableError(
@@ -64,7 +67,7 @@ class Loaded:
             "seconds": round(self.seconds, 3),
             "parameters": self.parameters,
             "attempts": dict(self.attempts),
-            "error": self.error or None,
+            "error": self.error or self.untried or None,
             "output": self.output if self.error else None,
         }
 
@@ -89,7 +92,6 @@ def load_models(
     *,
     python: str | None = None,
     trust_code: bool = False,
-    progress: Progress | None = None,
 ) -> Iterator[Loaded]:
     """Load each model that `check` was asked for and found no fault with, one after the other.
 
@@ -103,10 +105,9 @@ def load_models(
         if model.needed_by or model.faults:
             continue
         for way in ways(model, check.roots, trust_code):
-            (progress or Silent()).say(f"loading {model.spec} with {way.library}")
             if way.code and not trust_code:
-                why = "it runs code of its own, which --trust-code allows"
-                yield Loaded(model.spec, way.library, error=why)
+                why = "it brings code of its own, which --trust-code would run"
+                yield Loaded(model.spec, way.library, untried=why)
             else:
                 yield _loaded(model.spec, way, python or sys.executable, environ)
 
@@ -216,10 +217,8 @@ def _loaded(spec: str, way: Way, python: str, environ: Mapping[str, str]) -> Loa
         last = next(reversed(said.strip().splitlines()), "")
         answer = {"error": f"the process ended with {process.returncode}: {last}"}
     if "absent" in answer:
-        answer["error"] = (
-            f"{answer['absent']} is not installed for {python}: name the Python of your program "
-            "with --python"
-        )
+        why = f"{answer['absent']} is not installed for {python}: name another Python by --python"
+        return Loaded(spec, way.library, untried=why)
     return Loaded(
         spec=spec,
         library=str(answer.get("library", way.library)),

@@ -11,7 +11,7 @@ from bundler.checking import Check, check
 from bundler.environment import Roots, find_roots
 from bundler.loading import Loaded, load_models
 from bundler.manifest import Snapshot
-from bundler.progress import Progress, Silent
+from bundler.progress import Progress
 from bundler.request import Wanted
 from bundler.spec import Spec, spec_of, words_for
 from bundler.unpacking import unpack
@@ -31,7 +31,6 @@ def rehearse(
     `wanted`: what it was packed for, by default all that is in it. The rest as in `load_models`.
     Raises as `unpack` and `load_models` do; that a model does not load is in the result.
     """
-    progress = progress or Silent()
     folder = bundle.absolute().with_name(f".{bundle.name}.bundler-load")
     shutil.rmtree(folder, ignore_errors=True)  # One that a killed run left.
     try:
@@ -39,7 +38,7 @@ def rehearse(
         snapshots = unpack(bundle, roots=roots, env=None, jobs=jobs, progress=progress).snapshots
         models = [_on_target(item, roots) for item in wanted or _packed(snapshots)]
         result = check(models, roots=roots, folder=folder)
-        loads = load_models(result, python=python, trust_code=trust_code, progress=progress)
+        loads = load_models(result, python=python, trust_code=trust_code)
         return result, list(loads)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -166,8 +166,9 @@ def checked(result: Check, *, compared: bool) -> str:
 
 def loaded(result: Loaded) -> str:
     """What a model took to load, or that it did not."""
-    if result.error:
-        return printable(f"{result.spec}: does not load with {result.library}")
+    if result.error or result.untried:
+        verb = "was not loaded" if result.untried else "does not load"
+        return printable(f"{result.spec}: {verb} with {result.library}")
     size = "" if result.parameters is None else f", {result.parameters:,} parameters"
     lines = [
         f"{result.spec}: loads with {result.library} in {result.seconds:.1f} s, {result.what}{size}"

@@ -6,7 +6,6 @@ directory of the same name is taken instead.
 
 from __future__ import annotations
 
-import os
 from shlex import quote
 
 from bundler.checks import AGAIN, Found
@@ -43,9 +42,4 @@ def find_pack(wanted: FacePack, spec: str, roots: Roots) -> Found:
                 f"{folder} is empty, and insightface fails on it with a bare AssertionError",
                 f"rmdir {quote(str(folder))}, and {AGAIN}",
             )
-    if os.path.isdir(wanted.name):
-        found.hindered(
-            f"./{wanted.name} is taken instead of {folder} by programs that run here",
-            "start them in another folder, or move it away",
-        )
     return found

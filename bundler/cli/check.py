@@ -76,7 +76,7 @@ def check(
         print(report.checked(result, compared=digests))
     loads: list[Loaded] = []
     if load:
-        loading = load_models(result, python=python, trust_code=trust_code, progress=Bars())
+        loading = load_models(result, python=python, trust_code=trust_code)
         for loaded in loading:
             loads.append(loaded)
             if not json_:
