@@ -508,6 +508,24 @@ class TestAirGap:
         ran = run("run", "--strict", *python(program), home=tmp_path)
         assert r"a\x1b[31m:1 (1 time)" in ran.err
 
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            "open(path, 'ab').write(b'\\xff\\n[]\\n{}\\n' + b'[' * 100_000 + b'\\n')",
+            "os.unlink(path)",
+        ],
+    )
+    def test_a_program_that_spoils_what_was_noted_spoils_no_more(
+        self, tmp_path: Path, spoil: str
+    ) -> None:
+        program = (
+            f"{swallowing(PYTHON['urlopen'][0])}\n"
+            f"import os; path = os.environ['BUNDLER_AIR_GAP']; {spoil}"
+        )
+        ran = run("run", "--strict", *python(program, *QUIET), home=tmp_path)
+        told = "bundler: tried to reach the network: models.test:443 (1 time)\n"
+        assert (ran.code, ran.err) == (0, told)
+
     def test_a_program_that_never_stops_trying_fills_no_disk(self, tmp_path: Path) -> None:
         program = (
             "import os, socket\n"
