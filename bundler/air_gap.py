@@ -111,13 +111,13 @@ class AirGap:
     def attempts(self) -> dict[str, int]:
         """How often which host was wanted so far, "host:port" or UNKNOWN."""
         found: Counter[str] = Counter()
-        with open(self._notes.name, encoding="utf-8") as notes:
-            for line in notes:
-                # Programs may write what they like there.
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    attempt = json.loads(line)
-                    host, port = str(attempt["host"]), attempt["port"]
-                    found[host if port is None else f"{host}:{port}"] += 1
+        self._notes.seek(0)
+        for line in self._notes:
+            # Programs may write what they like there.
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                attempt = json.loads(line)
+                host, port = str(attempt["host"]), attempt["port"]
+                found[host if port is None else f"{host}:{port}"] += 1
         if unseen := namespace.attempts(self._counters):
             found[UNKNOWN] = unseen
         return dict(found)
@@ -128,7 +128,8 @@ class AirGap:
             self._process.wait()
         for file in self._counters:
             os.close(file)
-        self._notes.close()
+        with contextlib.suppress(FileNotFoundError):  # A program may have emptied /tmp.
+            self._notes.close()
 
 
 def _not_run(command: Sequence[str], error: OSError) -> RequestError:

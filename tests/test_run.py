@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import subprocess
@@ -162,7 +163,10 @@ class TestSignals:
             assert process.stdout
             assert process.stdout.readline() == b"ready\n"
             process.send_signal(signal.Signals[name])
-            assert process.wait(timeout=20) == 7
+            try:
+                assert process.wait(timeout=20) == 7
+            finally:
+                process.kill()
 
     def test_those_of_a_terminal_reach_it_once(self, tmp_path: Path) -> None:
         program = (
@@ -260,6 +264,7 @@ class TestPythonPath:
 def silent_proxy() -> Iterator[socket.socket]:
     """A proxy that takes every connection and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
         yield server
 
 
@@ -298,7 +303,7 @@ class TestBranchLookUp:
     def test_under_bundler_it_fails_at_once(
         self, program: tuple[str, ...], silent_proxy: socket.socket, tmp_path: Path
     ) -> None:
-        ran = run("run", *program, home=tmp_path, env=through(silent_proxy))
+        ran = ran_in(tmp_path, *BUNDLER_RUN, *program, **through(silent_proxy))
         assert (ran.code, ran.out) == (0, "2.0\n"), ran.err
         silent_proxy.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -394,6 +399,11 @@ USERS = {
     "whoever this is": (),
     "somebody without rights": ("unshare", "-U", "--map-user=65534", "--map-group=65534"),
 }
+# Another user indeed, but for being able to read a Python that only root can read.
+NOBODY = (
+    "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+    "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
+)  # fmt: skip
 as_both_users = pytest.mark.parametrize("user", USERS)
 
 
@@ -406,7 +416,7 @@ def ran_in(home: Path, *command: object, **env: str) -> Ran:
     """How any command ends."""
     done = subprocess.run(
         list(map(str, command)), cwd=home, env=command_environment(home) | env,
-        stdin=subprocess.DEVNULL, capture_output=True, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
     )  # fmt: skip
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode(), done.stdout)
 
@@ -425,6 +435,14 @@ class TestAirGap:
         )
         assert (strict.code, strict.out, strict.err) == (5, plain.out, NO_ATTEMPT)
         assert USERS[user] == () or plain.out == "65534\n65534\n"
+
+    def test_another_user_can_use_it(self, tmp_path: Path) -> None:
+        if shutil.which("setpriv") is None or ran_in(tmp_path, *NOBODY, "true").code:
+            pytest.skip("nobody can be made of this user here")
+        command = ("bash", "-c", f"id -u; id -g; </dev/tcp/{ELSEWHERE}/80")
+        ran = ran_in(tmp_path, *NOBODY, *BUNDLER_RUN, "--strict", *command)
+        assert (ran.code, ran.out) == (1, "65534\n65534\n")
+        assert ran.err.endswith(f"bundler: tried to reach the network: {UNKNOWN} (1 time)\n")
 
     @as_both_users
     def test_nothing_outside_is_reached_not_even_on_loopback(
@@ -489,6 +507,24 @@ class TestAirGap:
         program = swallowing(r"socket.getaddrinfo('a\x1b[31m', 1)")
         ran = run("run", "--strict", *python(program), home=tmp_path)
         assert r"a\x1b[31m:1 (1 time)" in ran.err
+
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            "open(path, 'ab').write(b'\\xff\\n[]\\n{}\\n' + b'[' * 100_000 + b'\\n')",
+            "os.unlink(path)",
+        ],
+    )
+    def test_a_program_that_spoils_what_was_noted_spoils_no_more(
+        self, tmp_path: Path, spoil: str
+    ) -> None:
+        program = (
+            f"{swallowing(PYTHON['urlopen'][0])}\n"
+            f"import os; path = os.environ['BUNDLER_AIR_GAP']; {spoil}"
+        )
+        ran = run("run", "--strict", *python(program, *QUIET), home=tmp_path)
+        told = "bundler: tried to reach the network: models.test:443 (1 time)\n"
+        assert (ran.code, ran.err) == (0, told)
 
     def test_a_program_that_never_stops_trying_fills_no_disk(self, tmp_path: Path) -> None:
         program = (
