@@ -107,11 +107,13 @@ def is_left(bundle: Digest, work: Mapping[str, Survey], roots: Roots, known: Kno
     """Whether there is something to write for `work`; TargetError if it may not be written."""
     if known.all_of(bundle, work) and not any(has_staging(roots.path(name)) for name in work):
         return False
-    folders = [receipt_path(roots.hf_home, bundle).parent]
-    for name, found in work.items():
-        folders += [roots.path(name) / folder for folder in (STAGING, *found.folders)]
+    folders = [
+        roots.path(name) / folder
+        for name, found in work.items()
+        for folder in (*sorted(found.folders), STAGING)
+    ]
     try:
-        check_permission(folders, "--root")
+        check_permission([*folders, receipt_path(roots.hf_home, bundle).parent], "--root")
     except TargetError:
         if all(found.is_done for found in work.values()):
             return False  # All is there, and it only cannot be noted.

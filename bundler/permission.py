@@ -15,9 +15,16 @@ def check_permission(folders: Iterable[Path], option: str) -> None:
 
     `option` is what the user can name another place with.
     """
-    for folder in sorted({_existing(folder) for folder in folders}):
+    for folder in dict.fromkeys(map(_existing, folders)):
         if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
             raise TargetError(refusal(folder, option))
+
+
+def check_sight(folder: Path, option: str) -> None:
+    """Raise TargetError if it cannot even be told what is in `folder`, which may be missing."""
+    place = _existing(folder)
+    if place.is_dir() and not os.access(place, os.X_OK):
+        raise TargetError(refusal(place, option))
 
 
 def refusal(path: Path, option: str) -> str:

@@ -27,6 +27,7 @@ from bundler.installing import (
 )
 from bundler.layouts.flat import flattened
 from bundler.manifest import Manifest, Snapshot
+from bundler.permission import check_sight
 from bundler.progress import Progress, Silent
 from bundler.sharing import LinkMode
 from bundler.space import check_space, free_space
@@ -124,6 +125,7 @@ def plan_unpack(
         if not code:
             refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
+        check_sight(roots.hf_home, "--root")
         known = Known(roots)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress or Silent())
         is_left(reader.digest, work, roots, known)
@@ -168,6 +170,7 @@ def unpack(
         if not code:
             refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
+        check_sight(roots.hf_home, "--root")
         known = Known(roots)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress)
         if is_left(reader.digest, work, roots, known):
