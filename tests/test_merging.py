@@ -20,6 +20,7 @@ from memory_source import Files, commit_hash, make_bundle
 from trees import etag, found_offline, stamps, tree, unpack_below, write_cache
 
 import bundler
+from bundler.progress import Meter, Silent
 from bundler.sharing import LinkMode
 
 WEIGHTS = bytes(range(256)) * 8
@@ -471,6 +472,31 @@ class TestTwoAtOnce:
             before = stamps(hub_folder / REPOSITORY)
         assert ended(process) == (0, b"")
         assert stamps(hub_folder / REPOSITORY) == before
+
+    def test_what_the_first_noted_is_not_read_again(
+        self, bundles: dict[str, Path], tmp_path: Path, hub_folder: Path
+    ) -> None:
+        elsewhere = tmp_path / "elsewhere"
+        unpack_below(elsewhere, bundles["new"])
+        handle = os.open(hub_folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        read: list[int] = []
+
+        class FirstEnds(Silent):
+            """Lets the first one come to its end as soon as the second says that it waits."""
+
+            def start(self, what: str, total: int, done: int = 0) -> Meter:
+                read.append(total if what == "checking what is there" else 0)
+                return super().start(what, total, done)
+
+            def say(self, text: str) -> None:
+                for path in (f"hub/{REPOSITORY}", ".bundler"):
+                    (elsewhere / "huggingface" / path).rename(tmp_path / "huggingface" / path)
+                os.close(handle)
+
+        unpack_below(tmp_path, bundles["new"], progress=FirstEnds())
+        assert hub_folder.joinpath(REPOSITORY).is_dir()
+        assert sum(read) == 0
 
     def test_several_roots_in_any_order_do_not_wait_for_each_other(
         self, tmp_path: Path, hub_folder: Path

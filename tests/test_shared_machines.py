@@ -21,6 +21,7 @@ from trees import found_offline, stamps, tree, write_cache
 TINY = {"config.json": b'{"v": 1}', "model.safetensors": bytes(range(256)) * 8}
 LATER = {**TINY, "config.json": b'{"v": 2}'}
 OTHER = {"config.json": b"{}", "pytorch_model.bin": b"other weights"}
+ALL_LAYOUTS = Path(__file__).parent / "data/format-1-kinds.tar.zst"
 GROUP = 4000
 NO_LINKS = {"HF_HUB_DISABLE_SYMLINKS": "1"}
 PROGRAM = """
@@ -376,7 +377,7 @@ def test_a_read_only_disk_is_told_and_a_complete_cache_on_it_is_enough(
 
 
 class TestWithoutLinks:
-    """File systems that hold none, for which a variable of huggingface_hub stands in."""
+    """File systems that hold none: FAT, exFAT, some on a network."""
 
     def test_revisions_are_real_files_beside_each_other(
         self, bundles: dict[str, Path], tmp_path: Path
@@ -390,23 +391,33 @@ class TestWithoutLinks:
         found = found_offline(home, *wanted)
         assert (found.snapshots, found.warnings) == ([LATER, TINY, OTHER], [])
 
-    def test_a_real_disk_of_that_kind(self, bundles: dict[str, Path], tmp_path: Path) -> None:
-        if not shutil.which("mkfs.vfat"):
-            pytest.skip("mkfs.vfat is not installed")
-        image, disk = tmp_path / "image", tmp_path / "disk"
-        with open(image, "wb") as file:
-            file.truncate(64 << 20)
-        subprocess.run(["mkfs.vfat", str(image)], stdout=subprocess.DEVNULL, check=True)
-        disk.mkdir()
-        command = ["mount", "-o", "loop,utf8", str(image), str(disk)]
-        if subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode:
-            pytest.skip("mounting a file system is not allowed here")
-        try:
-            for name in ("tiny", "later", "tiny"):
-                ran = run("unpack", bundles[name], "--root", disk, home=tmp_path)
-                assert (ran.code, ran.err) == (0, "")
-            wanted = [("org/tiny", "main"), ("org/tiny", commit_hash(TINY))]
-            found = found_offline(disk / "huggingface", *wanted)
-            assert (found.snapshots, found.warnings) == ([LATER, TINY], [])
-        finally:
-            subprocess.run(["umount", str(disk)], check=True)
+    @pytest.mark.parametrize("refused", ["EPERM", "EOPNOTSUPP", "ENOSYS"])
+    def test_a_disk_that_refuses_every_link_has_all_of_it_in_real_files(
+        self, refused: str, tmp_path: Path
+    ) -> None:
+        if not shutil.which("strace"):
+            pytest.skip("strace is not installed")
+        links = "symlink,symlinkat,link,linkat"
+        command = [
+            "strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={links}",
+            "-e", f"inject={links}:error={refused}", sys.executable, "-m", "bundler", "unpack",
+            str(ALL_LAYOUTS), "--root", "root", "--checkpoints", "root/plain",
+        ]  # fmt: skip
+        times = []
+        for _ in range(2):
+            process = subprocess.run(
+                command, cwd=tmp_path, env=command_environment(tmp_path), capture_output=True,
+                timeout=60, check=False,
+            )  # fmt: skip
+            assert (process.returncode, process.stderr) == (0, b"")
+            times.append(stamps(tmp_path / "root"))
+        assert times[0] == times[1]
+        root, expected = tmp_path / "root", tmp_path / "expected"
+        options = ("--root", expected, "--checkpoints", expected / "plain")
+        assert run("unpack", ALL_LAYOUTS, *options, home=tmp_path, env=NO_LINKS).code == 0
+        assert "link" not in {kind for kind, *_ in tree(root).values()}
+        receipt = "huggingface/.bundler/"  # Names the plain folders, which are elsewhere.
+        for path, entry in tree(expected).items():
+            assert path.startswith(receipt) or tree(root)[path] == entry
+        assert tree(root).keys() == tree(expected).keys()
+        assert all(path.stat().st_nlink == 1 for path in root.rglob("*") if path.is_file())
