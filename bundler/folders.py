@@ -52,7 +52,7 @@ class Folders:
         try:
             handle = os.open(folder.name, _FLAGS, dir_fd=parent)
         except FileNotFoundError:
-            os.mkdir(folder.name, 0o755, dir_fd=parent)
+            os.mkdir(folder.name, dir_fd=parent)
             self._changed.add(folder.parent)
             handle = os.open(folder.name, _FLAGS, dir_fd=parent)
         except NotADirectoryError:

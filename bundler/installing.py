@@ -14,17 +14,20 @@ from bundler.archive import BundleReader
 from bundler.code import code_of, refuse_code
 from bundler.digest import Blob, Digest, VerifiedReader
 from bundler.environment import Roots
-from bundler.errors import DamagedError, FormatError, RequestError
+from bundler.errors import DamagedError, FormatError, RequestError, TargetError
+from bundler.history import settled, without_moves
 from bundler.layouts import layout_of
 from bundler.layouts.placement import File, Link, Placement, Text
 from bundler.manifest import Snapshot
-from bundler.place import Target
+from bundler.permission import check_permission
+from bundler.place import STAGING, Target, has_staging
 from bundler.progress import Progress
 from bundler.receipt import (
     InstalledFile,
     InstalledModel,
     Receipt,
     read_receipts,
+    receipt_path,
     write_receipt,
 )
 from bundler.sharing import SHARED_FROM, LinkMode
@@ -44,6 +47,7 @@ class How:
     link_mode: LinkMode
     code: bool
     jobs: int | None
+    keep_refs: bool
 
 
 def install(
@@ -60,13 +64,18 @@ def install(
     `placed`: `snapshots`, and what of them goes into plain folders too.
     """
     with ExitStack() as stack:
-        targets, work = {}, {}
-        for name, members in _by_root(placed).items():
-            root = roots.path(name)
-            targets[name] = target = stack.enter_context(Target(root, progress))
+        by_root = _by_root(placed)
+        targets = {name: Target(roots.path(name), progress) for name in by_root}
+        for name in sorted(targets):  # For all in one order: no two wait for each other.
+            stack.enter_context(targets[name])
+        if any(target.waited for target in targets.values()):
+            known = Known(roots)  # What was waited for has been noted.
+        work = {}
+        for name, target in targets.items():
             # Again, now that nobody else writes there; what was read is not read twice.
-            placements = _placements(members, root, target.links)
-            work[name] = known.survey(name, placements, progress)
+            placements = _placements(by_root[name], target.root, target.links)
+            found = known.survey(name, placements, progress)
+            work[name] = settled(found, name, reader.digest, roots, how.keep_refs)
         check_space(
             {
                 target.root: [
@@ -84,10 +93,32 @@ def install(
         for target in targets.values():
             target.sync()
         # Before anything becomes visible: after a kill, it tells what is bundler's own.
-        write_receipt(roots.hf_home, _receipt(reader.digest, snapshots, work, targets, roots))
+        receipt = _receipt(reader.digest, snapshots, work, targets, roots)
+        unmoved = without_moves(receipt, work, roots)
+        write_receipt(roots.hf_home, unmoved)
         for name, target in targets.items():
             target.publish(work[name])
+        if unmoved != receipt:
+            write_receipt(roots.hf_home, receipt)
     return work
+
+
+def is_left(bundle: Digest, work: Mapping[str, Survey], roots: Roots, known: Known) -> bool:
+    """Whether there is something to write for `work`; TargetError if it may not be written."""
+    if known.all_of(bundle, work) and not any(has_staging(roots.path(name)) for name in work):
+        return False
+    folders = [
+        roots.path(name) / folder
+        for name, found in work.items()
+        for folder in (*sorted(found.folders), STAGING)
+    ]
+    try:
+        check_permission([*folders, receipt_path(roots.hf_home, bundle).parent], "--root")
+    except TargetError:
+        if all(found.is_done for found in work.values()):
+            return False  # All is there, and it only cannot be noted.
+        raise
+    return True
 
 
 def _by_root(snapshots: Sequence[Snapshot]) -> dict[str, list[Snapshot]]:
@@ -161,7 +192,12 @@ class Known:
 
 
 def survey_all(
-    snapshots: Sequence[Snapshot], roots: Roots, known: Known, progress: Progress
+    bundle: Digest,
+    snapshots: Sequence[Snapshot],
+    roots: Roots,
+    known: Known,
+    keep_refs: bool,
+    progress: Progress,
 ) -> dict[str, Survey]:
     """What there is to do below each root, by its name.
 
@@ -186,8 +222,9 @@ def survey_all(
     for name, members in by_root.items():
         root = roots.path(name)
         placements = _placements(members, root, links_wanted())
-        work[name] = known.survey(name, placements, progress)
-        known.add(name, work[name])
+        found = known.survey(name, placements, progress)
+        known.add(name, found)
+        work[name] = settled(found, name, bundle, roots, keep_refs)
     return work
 
 

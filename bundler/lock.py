@@ -6,13 +6,14 @@ import errno
 import fcntl
 
 
-def take_lock(file: int) -> None:
+def take_lock(file: int, *, wait: bool = False) -> None:
     """Take the lock of the file or folder with this handle, or do without where there are none.
 
-    Some network file systems have none. Raises BlockingIOError if another process has it.
+    Some network file systems have none. If another process has it: waits for that to end, or raises
+    BlockingIOError without `wait`, and on file systems where nobody can wait.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
@@ -21,6 +22,7 @@ _DEVICE = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE
 )
 _DRIVE = re.compile(r"[A-Za-z]:")
+_NOT_IN_WINDOWS = re.compile(r'[<>:"|?*]|[. ](/|$)')
 
 
 def relative_path(text: str) -> PurePosixPath:
@@ -58,6 +60,22 @@ def folders_above(paths: Iterable[PurePosixPath]) -> set[PurePosixPath]:
             found.add(folder)
             folder = folder.parent
     return found
+
+
+def unportable(paths: Iterable[str]) -> list[str]:
+    """Those of `paths` that Windows and exFAT cannot hold, or not beside each other, sorted.
+
+    They know no `< > : " | ? *`, drop a dot or a space at the end of a component, and take paths
+    that differ in case alone for one.
+    """
+    paths = sorted(set(paths))
+    alike = Counter(map(_in_capitals, paths))
+    return [p for p in paths if _NOT_IN_WINDOWS.search(p) or alike[_in_capitals(p)] > 1]
+
+
+def _in_capitals(path: str) -> str:
+    """As those systems compare names: letter by letter, so that `ß` is not `ss`."""
+    return "".join(c.upper() if len(c.upper()) == 1 else c for c in path)
 
 
 def plain_text(text: str) -> str:

@@ -40,12 +40,24 @@ _LARGE = 1 << 20
 
 
 def has_staging(root: Path) -> bool:
-    """Whether a run that was killed left something below `root`, if only an empty folder."""
+    """Whether a run that was killed left something below `root`, if only an empty folder.
+
+    What one that is under way has there does not count.
+    """
     try:
         left = os.listdir(root / STAGING.parent)
+        if left and STAGING.name not in left:
+            return False
+        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return False
-    return not left or STAGING.name in left
+    try:
+        take_lock(handle)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
 
 
 class Target:
@@ -55,6 +67,8 @@ class Target:
         self.root = root
         self.links = True
         """Whether the file system can hold links. Known inside the context."""
+        self.waited = False
+        """Whether another process wrote here until now."""
         self._progress = progress
         self._new_folders = [folder for folder in (root, *root.parents) if not folder.exists()]
         self._stack = ExitStack()
@@ -65,10 +79,12 @@ class Target:
         self._unsynced: list[str] = []
 
     def __enter__(self) -> Target:
-        """Make the root, take the lock, see what an earlier run left. Raises TargetError."""
+        """Make the root, take the lock, see what an earlier run left. Raises TargetError.
+
+        Waits as long as another process has the lock.
+        """
         with told(self.root, "--root"), self._stack:
-            self._folders = self._stack.enter_context(Folders(self.root))
-            self._lock()
+            self._folders = self._stack.enter_context(self._locked_folders())
             self._take_over()
             self.links = links_wanted() and self._probe_links()
             self._stack = self._stack.pop_all()
@@ -92,13 +108,31 @@ class Target:
     def _blobs(self) -> int:
         return self._folders.handle(_BLOBS)
 
-    def _lock(self) -> None:
+    def _locked_folders(self) -> Folders:
+        """The folders below the root, which nobody else writes to as long as they are open."""
+        while True:
+            with ExitStack() as stack:
+                folders = stack.enter_context(Folders(self.root))
+                handle = folders.handle(PurePosixPath())
+                self._lock(handle)
+                # Whoever had the lock may have failed, and removed the root that he had made.
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(handle), os.stat(self.root)):
+                        stack.pop_all()
+                        return folders
+
+    def _lock(self, handle: int) -> None:
         try:
-            take_lock(self._folders.handle(PurePosixPath()))
+            take_lock(handle)
         except BlockingIOError:
-            raise TargetError(
-                f"another bundler is writing to {self.root}: wait until it is done"
-            ) from None
+            self.waited = True
+            self._progress.say(f"waiting for another bundler, which is writing to {self.root}")
+            try:
+                take_lock(handle, wait=True)
+            except BlockingIOError:
+                raise TargetError(
+                    f"another bundler is writing to {self.root}: wait until it is done"
+                ) from None
 
     def _take_over(self) -> None:
         """Keep the blobs that a killed run staged, as far as they are whole; believe no name."""
@@ -298,7 +332,7 @@ class Target:
         parent = self._folders.handle(path.parent)
 
         def opener(name: str, flags: int) -> int:
-            return os.open(name, flags | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=parent)
+            return os.open(name, flags | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=parent)
 
         with open(path.name, "wb", opener=opener) as file:
             yield file
@@ -306,7 +340,7 @@ class Target:
             os.fsync(file.fileno())
 
     def _opener(self, name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW, 0o644, dir_fd=self._blobs)
+        return os.open(name, flags | os.O_NOFOLLOW, 0o666, dir_fd=self._blobs)
 
 
 def _remove_if_empty(*folders: Path) -> None:

@@ -21,7 +21,7 @@ from bundler.digest import Stream
 from bundler.download import PARALLEL, found, missing_size, small_content
 from bundler.errors import BundlerError, Faults, RequestError, UnavailableError
 from bundler.hub import NoRepositoryError
-from bundler.names import relative_path
+from bundler.names import relative_path, unportable
 from bundler.prepared import can_prepare
 from bundler.remote import PathInside, RemoteFile, RemoteSnapshot, Repositories
 from bundler.request import Wanted
@@ -35,6 +35,8 @@ _CODE = Selection(include=("*.py", "*.json"))
 """What is carried of a repository that only lends its code."""
 _LONG = 64 << 20
 """Bytes of a download that is worth a question before."""
+_NAMED = 3
+"""Files that a note names."""
 _LONGEST_CHAIN = 8
 """How often what is needed may need something else."""
 
@@ -322,6 +324,23 @@ def _checked(snapshot: RemoteSnapshot) -> RemoteSnapshot:
 
 
 def _with_notes(snapshot: RemoteSnapshot) -> RemoteSnapshot:
+    return _with_note_on_names(_with_note_on_datasets(snapshot))
+
+
+def _with_note_on_names(snapshot: RemoteSnapshot) -> RemoteSnapshot:
+    # Of an archive, the names of the files in it are not known before it is there.
+    paths = [] if snapshot.inside else unportable(file.path for file in snapshot.files)
+    if not paths:
+        return snapshot
+    more = f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else ""
+    note = (
+        f"{snapshot.name} has files that Windows and exFAT cannot hold: "
+        f"{', '.join(paths[:_NAMED])}{more}; leave them out with --exclude if that is where it goes"
+    )
+    return replace(snapshot, notes=(*snapshot.notes, note))
+
+
+def _with_note_on_datasets(snapshot: RemoteSnapshot) -> RemoteSnapshot:
     if snapshot.layout != "hf-cache" or snapshot.kind != "dataset":
         return snapshot
     call = f'load_dataset("{snapshot.name}")'

@@ -98,6 +98,22 @@ def usage(result: Unpacked) -> Iterator[str]:
         yield f"plain folders and files in {result.roots.checkpoints}: {names}"
 
 
+def moves(result: Unpacked, *, done: bool) -> Iterator[str]:
+    """Which refs and branches lead to another commit than before, or stay where they are."""
+    told = [move for work in result.work.values() for move in work.moves]
+    # One name may be found in two folders, that of the model and that of an alias.
+    for title, before, after, is_kept in dict.fromkeys(
+        (move.title, move.before[:12], move.after[:12], move.is_kept) for move in told
+    ):
+        if is_kept:
+            line = f"{title} stays at {before}; the bundle's {after} loads by its commit hash"
+        else:
+            verb = "moved" if done else "moves"
+            line = f"{title} {verb} from {before} to {after}; the old snapshot still loads by its "
+            line += "commit hash"
+        yield printable(line)
+
+
 def inspected(inspection: Inspection) -> str:
     """What a bundle holds."""
     rows = [("commit", "files", "size", "licence", "formats", "layout", "model")]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from bundler.digest import Blob, Digest, digest_of
 from bundler.errors import FormatError, TargetError, shown
 from bundler.layouts.placement import Absent, File, Link, Placement, Sealed, Text
+from bundler.moves import Move, moves_of
 from bundler.names import folders_above
 from bundler.progress import Progress
 from bundler.whole_file import told
@@ -38,6 +39,8 @@ class Survey:
     """When each file that stands there was last changed, in nanoseconds, before it was read."""
     edited: frozenset[PurePosixPath] = frozenset()
     """Files that were put there and have been changed since, on purpose: they are left alone."""
+    moves: tuple[Move, ...] = ()
+    """Refs and branches that lead to another commit."""
 
     @property
     def present_size(self) -> int:
@@ -63,6 +66,24 @@ class Survey:
     def size(self) -> int:
         """Space that the files to write take."""
         return sum(file.blob.size for file in self.files)
+
+    @property
+    def folders(self) -> set[PurePosixPath]:
+        """Where something is to be put, replaced or removed."""
+        changed: tuple[Placement, ...] = (*self.files, *self.links, *self.texts, *self.absent)
+        return {placement.path.parent for placement in changed}
+
+    def keeping(self, paths: Collection[PurePosixPath]) -> Survey:
+        """The same, but that those of the moves at `paths` are not made, and no longer wanted."""
+        moves = tuple(replace(move, is_kept=move.path in paths) for move in self.moves)
+        kept = {move.path for move in moves if move.is_kept}
+        return replace(
+            self,
+            wanted=tuple(p for p in self.wanted if p.path not in kept),
+            links=tuple(link for link in self.links if link.path not in kept),
+            texts=tuple(text for text in self.texts if text.path not in kept),
+            moves=moves,
+        )
 
 
 def links_wanted() -> bool:
@@ -112,14 +133,16 @@ def survey(
             _check_sealed(root, sealed, (f.path for f in files if f.path not in stands))
         links = [p for p in wanted if isinstance(p, Link)]
         missing_links = tuple(p for p in links if not _link_stands(root, p, blobs.get(p.target)))
+        texts = tuple(_missing_texts(root, [p for p in wanted if isinstance(p, Text)]))
         return Survey(
             wanted=tuple(wanted),
             files=tuple(file for file in files if file.path not in stands),
             links=missing_links,
-            texts=tuple(_missing_texts(root, [p for p in wanted if isinstance(p, Text)])),
+            texts=texts,
             absent=tuple(p for p in wanted if isinstance(p, Absent) and _hides(root / p.path)),
             present=present,
             edited=kept,
+            moves=tuple(moves_of(root, missing_links, texts)),
         )
 
 
@@ -141,6 +164,8 @@ def _redirected(root: Path, placements: Iterable[Placement]) -> Iterator[Placeme
         moved = replace(placement, path=home / placement.path.relative_to(folder))
         if isinstance(moved, Link) and moved.target.parts[0] == folder:
             moved = replace(moved, target=home / moved.target.relative_to(folder))
+        if isinstance(moved, Text) and moved.names_in is not None:
+            moved = replace(moved, names_in=home / moved.names_in.relative_to(folder))
         yield moved
 
 
@@ -298,4 +323,4 @@ def _missing_texts(root: Path, texts: Iterable[Text]) -> Iterator[Text]:
         if text.merge is not None:
             after = text.merge(before, lambda path: (root / path).exists())
         if after != before:
-            yield Text(text.path, after)
+            yield replace(text, content=after)

@@ -15,10 +15,19 @@ from bundler.digest import Digest
 from bundler.env_file import ENV_FILE, env_path, write_env_file
 from bundler.environment import Roots, find_roots
 from bundler.errors import Faults, FormatError, RequestError
-from bundler.installing import How, Known, check_code, install, stage, survey_all, taking_space
+from bundler.installing import (
+    How,
+    Known,
+    check_code,
+    install,
+    is_left,
+    stage,
+    survey_all,
+    taking_space,
+)
 from bundler.layouts.flat import flattened
 from bundler.manifest import Manifest, Snapshot
-from bundler.place import has_staging
+from bundler.permission import check_sight
 from bundler.progress import Progress, Silent
 from bundler.sharing import LinkMode
 from bundler.space import check_space, free_space
@@ -78,6 +87,17 @@ class Unpacked:
             "present_size": self.present_size,
             "free_size": self.free_size,
             "env": None if self.env is None else str(self.env),
+            "moves": [
+                {
+                    "name": move.title,
+                    "path": str(self.roots.path(name) / move.path),
+                    "from": move.before,
+                    "to": move.after,
+                    "kept": move.is_kept,
+                }
+                for name, work in self.work.items()
+                for move in work.moves
+            ],
         }
 
 
@@ -91,6 +111,7 @@ def plan_unpack(
     digest: Digest | None = None,
     link_mode: LinkMode = LinkMode.AUTO,
     code: bool = True,
+    keep_refs: bool = False,
     progress: Progress | None = None,
 ) -> Unpacked:
     """What `unpack` with the same arguments would do: reads manifest and target, writes nothing.
@@ -104,7 +125,10 @@ def plan_unpack(
         if not code:
             refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
-        work = survey_all(placed, roots, Known(roots), progress or Silent())
+        check_sight(roots.hf_home, "--root")
+        known = Known(roots)
+        work = survey_all(reader.digest, placed, roots, known, keep_refs, progress or Silent())
+        is_left(reader.digest, work, roots, known)
         check_space({roots.path(n): taking_space(n, work, roots, link_mode) for n in work})
         reader.check_end()
         return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode)
@@ -120,6 +144,7 @@ def unpack(
     digest: Digest | None = None,
     link_mode: LinkMode = LinkMode.AUTO,
     code: bool = True,
+    keep_refs: bool = False,
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Unpacked:
@@ -129,7 +154,9 @@ def unpack(
     to install, by default all; what they need comes with them. `checkpoints`: also put models and
     single files as plain ones below `roots.checkpoints`, by `link_mode`. `env`: None for no file.
     `digest`: the bundle's id, if known from elsewhere. `code`: False refuses models that hold some.
-    `jobs`: threads, by default one for each processor.
+    `keep_refs`: leave every ref, and branch of torch.hub, that leads to something which is there.
+    `jobs`: threads, by default one for each processor. Waits while another process unpacks to the
+    same place, and tells `progress` so.
 
     Raises RequestError (no such file; `only` names nothing in it), DamagedError (cut or altered),
     FormatError (no bundle), TrustError (another id, or `code`) and TargetError (space, permission,
@@ -143,11 +170,11 @@ def unpack(
         if not code:
             refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
+        check_sight(roots.hf_home, "--root")
         known = Known(roots)
-        work = survey_all(placed, roots, known, progress)
-        left_over = any(has_staging(roots.path(name)) for name in work)
-        if left_over or not known.all_of(reader.digest, work):
-            how = How(link_mode, code, jobs)
+        work = survey_all(reader.digest, placed, roots, known, keep_refs, progress)
+        if is_left(reader.digest, work, roots, known):
+            how = How(link_mode, code, jobs, keep_refs)
             work = install(reader, snapshots, placed, roots, known, how, progress)
         else:
             stage(reader, work, {}, jobs, progress)  # A pipe is read to its end all the same.

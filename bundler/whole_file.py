@@ -12,17 +12,19 @@ from typing import BinaryIO
 
 from bundler.errors import TargetError
 from bundler.lock import take_lock
+from bundler.permission import refusal
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, *, wait: bool = False) -> Iterator[BinaryIO]:
     """A file to write that takes the name `path` when it is whole and on disk.
 
     Until then it is a draft beside it, held by one process at a time; a killed one's is used again.
-    Raises TargetError if another process writes the same file, and OSError.
+    If another process writes the same file: waits for it, or raises TargetError without `wait`.
+    Raises OSError.
     """
     draft = path.with_name(f".{path.name}.bundler-part")
-    with _held(draft) as file:
+    with _held(draft, wait) as file:
         try:
             yield file
             file.flush()
@@ -39,13 +41,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _held(draft: Path) -> Iterator[BinaryIO]:
+def _held(draft: Path, wait: bool) -> Iterator[BinaryIO]:
     """The draft, emptied, and locked as long as it is open."""
     while True:
-        handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         with open(handle, "wb") as file:
             try:
-                take_lock(handle)
+                take_lock(handle, wait=wait)
             except BlockingIOError:
                 raise TargetError(
                     f"another bundler is writing {draft}: wait until it is done"
@@ -67,7 +69,7 @@ def write_text(path: Path, content: str, option: str) -> None:
     """
     with told(path.parent, option):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
+        with whole_file(path, wait=True) as file:
             file.write(os.fsencode(content))
 
 
@@ -90,7 +92,7 @@ def told(where: Path, option: str) -> Iterator[None]:
                 f"choose another place with {option}"
             )
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            message = f"not allowed to write {place}: choose another place with {option}"
+            message = refusal(place, option)
         else:
             message = f"cannot write {place}: {error.strerror}; choose another place with {option}"
         raise TargetError(message) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -417,17 +416,6 @@ class TestObstacles:
         home.symlink_to("disk")
         unpack_below(tmp_path, bundle)
         assert found_offline(tmp_path / "disk", ("org/tiny", "main")).snapshots == [NEW]
-
-    def test_a_root_that_another_unpack_writes_to_is_left_alone(
-        self, bundle: Path, tmp_path: Path, hub_folder: Path
-    ) -> None:
-        handle = os.open(hub_folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            assert "another bundler" in self.refused(bundle, tmp_path)
-        finally:
-            os.close(handle)
-        assert run("unpack", bundle, "--root", tmp_path, home=tmp_path).code == 0
 
     def test_a_read_only_file_system_is_left_alone(
         self, bundle: Path, tmp_path: Path, small_disk: Callable[[str], Path]

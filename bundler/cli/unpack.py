@@ -67,6 +67,15 @@ def unpack(
             envvar="BUNDLER_ENV",
         ),
     ] = Path(ENV_FILE),
+    keep_refs: Annotated[
+        bool,
+        typer.Option(
+            "--keep-refs",
+            help="Leave branches and tags that lead to a snapshot which is there; what is new is "
+            "then found by its commit hash.",
+            envvar="BUNDLER_KEEP_REFS",
+        ),
+    ] = False,
     digest: ExpectedDigest = None,
     no_code: NoCode = False,
     jobs: Jobs = None,
@@ -90,6 +99,7 @@ def unpack(
         "digest": parsed_digest(digest),
         "link_mode": link_mode,
         "code": not no_code,
+        "keep_refs": keep_refs,
         "progress": Bars(),
     }
     if dry_run:
@@ -100,6 +110,8 @@ def unpack(
         print_json(result.to_json())
         return
     print(report.unpacked(result, done=not dry_run))
+    for note in report.moves(result, done=not dry_run):
+        print(f"note: {note}")
     if dry_run:
         return
     if result.env_replaced:

@@ -71,7 +71,9 @@ def _repository(
     )
     revision = relative_path(str(snapshot.revision))
     if str(revision) != commit_hash:
-        yield Text(folder / "refs" / revision, commit_hash)
+        title = f"{revision} of {snapshot.name}"
+        names_in = folder / "snapshots"
+        yield Text(folder / "refs" / revision, commit_hash, names_in=names_in, title=title)
 
 
 def repository_folder(kind: str | None, name: str) -> PurePosixPath:

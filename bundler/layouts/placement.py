@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from bundler.digest import Blob
@@ -30,12 +30,14 @@ class File:
 class Link:
     """A relative symbolic link to something that is placed. `target` is a path below the root.
 
-    `moved_from`: a link whose text is wholly of this pattern is turned, as a branch moves.
+    `moved_from`: a link whose text is wholly of this pattern is turned, as a branch moves; its
+    group is the commit. `title` is what to call such a branch.
     """
 
     path: PurePosixPath
     target: PurePosixPath
     moved_from: str = ""
+    title: str = field(default="", compare=False)
 
     @property
     def text(self) -> str:
@@ -48,12 +50,15 @@ class Text:
     """A small file that makes others visible, so it is written after them.
 
     `merge` takes the text that stands there already and gives the one that should, so that what
-    others put there is kept; without it the content replaces what was there.
+    others put there is kept; without it the content replaces what was there. `names_in`: the text
+    is a ref, the name of a folder in this one; `title` is what to call it.
     """
 
     path: PurePosixPath
     content: str
     merge: Callable[[str, Exists], str] | None = None
+    names_in: PurePosixPath | None = None
+    title: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

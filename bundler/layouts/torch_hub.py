@@ -44,7 +44,8 @@ class TorchHub:
             yield File(content / entry.path, entry.blob)
         if content != folder:
             beside = re.escape(code_folder(snapshot.name, "").name)
-            yield Link(folder, content, moved_from=f"{beside}[0-9a-f]{{40}}")
+            title = f"{snapshot.revision} of {snapshot.name}"
+            yield Link(folder, content, moved_from=f"{beside}([0-9a-f]{{40}})", title=title)
         yield Sealed(content)  # Code beside code that is another's is neither.
         yield Text(_HUB / "trusted_list", "", lambda before, _: before)
 

@@ -1,0 +1,57 @@
+"""Whether folders may be written to, asked before anything is; and what to do where not."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterable
+from pathlib import Path
+
+from bundler.errors import TargetError
+
+
+def check_permission(folders: Iterable[Path], option: str) -> None:
+    """Raise TargetError if something cannot be put into `folders`, or they cannot be made.
+
+    `option` is what the user can name another place with.
+    """
+    for folder in dict.fromkeys(map(_existing, folders)):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            raise TargetError(refusal(folder, option))
+
+
+def check_sight(folder: Path, option: str) -> None:
+    """Raise TargetError if it cannot even be told what is in `folder`, which may be missing."""
+    place = _existing(folder)
+    if place.is_dir() and not os.access(place, os.X_OK):
+        raise TargetError(refusal(place, option))
+
+
+def refusal(path: Path, option: str) -> str:
+    """The line that says that `path` cannot be written, and who can, or which `option` helps."""
+    place = _existing(path)
+    elsewhere = f"choose another place with {option}"
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        return f"not allowed to write {place}, which is on a read-only file system: {elsewhere}"
+    owner = place.stat().st_uid
+    if owner == os.geteuid():
+        return f"not allowed to write {place}: make it writable (chmod u+w), or {elsewhere}"
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"'#{owner}'"  # As sudo takes it.
+    return (
+        f"not allowed to write {place}, which belongs to {name}: "
+        f"run this as that user (sudo -u {name}), or {elsewhere}"
+    )
+
+
+def _existing(path: Path) -> Path:
+    """`path`, or what there is of it, as far as that can be seen."""
+    for place in (path, *path.parents):
+        try:
+            place.stat()
+        except OSError:
+            continue
+        return place
+    return path
