@@ -16,20 +16,16 @@ from bundler.digest import Blob, Digest, VerifiedReader
 from bundler.environment import Roots
 from bundler.errors import DamagedError, FormatError, RequestError
 from bundler.layouts import layout_of
-from bundler.layouts.placement import File, Link, Placement, Text
+from bundler.layouts.flat import plain_forms
+from bundler.layouts.placement import File, Placement
 from bundler.manifest import Snapshot
 from bundler.place import Target
 from bundler.progress import Progress
-from bundler.receipt import (
-    InstalledFile,
-    InstalledModel,
-    Receipt,
-    read_receipts,
-    write_receipt,
-)
+from bundler.provenance import Provenance
+from bundler.receipt import Receipt, key_of, read_receipts, write_receipt
 from bundler.sharing import SHARED_FROM, LinkMode
 from bundler.space import check_space, same_disk
-from bundler.survey import Survey, can_link, links_wanted, survey
+from bundler.survey import Survey, can_link, links_wanted, redirected, survey
 
 _HUB = "hub"
 """The name of the root in which a repository may be known by several names."""
@@ -84,7 +80,11 @@ def install(
         for target in targets.values():
             target.sync()
         # Before anything becomes visible: after a kill, it tells what is bundler's own.
-        write_receipt(roots.hf_home, _receipt(reader.digest, snapshots, work, targets, roots))
+        plain = plain_forms(snapshots) if len(placed) > len(snapshots) else []
+        forms = [*((snapshot, snapshot) for snapshot in snapshots), *plain]
+        origins = Provenance(known.receipts, work, targets, roots)
+        receipt = Receipt(reader.digest, origins.models(_by_model(forms, targets)))
+        write_receipt(roots.hf_home, receipt)
         for name, target in targets.items():
             target.publish(work[name])
     return work
@@ -106,17 +106,36 @@ def _placements(snapshots: Sequence[Snapshot], root: Path, links: bool) -> Itera
             raise FormatError(f"the manifest of this bundle is refused: {error}") from None
 
 
+def _by_model(
+    forms: Iterable[tuple[Snapshot, Snapshot]], targets: Mapping[str, Target]
+) -> Iterator[tuple[Snapshot, str, Placement]]:
+    """All that stands for each model, in each of its forms, with the name of the root."""
+    for snapshot, form in forms:
+        name = layout_of(form).root
+        placements: Iterable[Placement] = _placements(
+            [form], targets[name].root, targets[name].links
+        )
+        if name == _HUB:
+            placements = redirected(targets[name].root, placements)
+        for placement in placements:
+            yield snapshot, name, placement
+
+
 class Known:
     """What need not be read again: what receipts vouch for, and what this run has read."""
 
     def __init__(self, roots: Roots) -> None:
         self._roots = roots
         self._files: dict[tuple[str, PurePosixPath], tuple[Blob, int]] = {}
-        self._installed: set[tuple[Digest, str, PurePosixPath]] = set()
-        for receipt in read_receipts(roots.hf_home):
-            for file in receipt.files:
-                self._files[file.root, file.path] = (file.blob, file.mtime_ns)
-                self._installed.add((receipt.bundle, file.root, file.path))
+        self._installed: dict[Digest, set[object]] = defaultdict(set)
+        self.receipts = tuple(read_receipts(roots.hf_home))
+        for receipt in self.receipts:
+            installed = self._installed[receipt.bundle]
+            for model in receipt.models:
+                installed.add(key_of(model))
+                for file in model.files:
+                    self._files[file.place] = (file.blob, file.mtime_ns)
+                    installed.add(file.place)
 
     def survey(self, root: str, placements: Iterable[Placement], progress: Progress) -> Survey:
         """What there is to do below the root of that name."""
@@ -147,12 +166,15 @@ class Known:
             if file.path in work.present:
                 self._files[root, file.path] = (file.blob, work.present[file.path])
 
-    def all_of(self, bundle: Digest, work: Mapping[str, Survey]) -> bool:
-        """Whether nothing is left to do, and a receipt of `bundle` says so."""
-        return all(
+    def all_of(
+        self, bundle: Digest, snapshots: Sequence[Snapshot], work: Mapping[str, Survey]
+    ) -> bool:
+        """Whether nothing is left to do for `snapshots`, and a receipt of `bundle` says so."""
+        installed = self._installed[bundle]
+        return all(key_of(snapshot) in installed for snapshot in snapshots) and all(
             survey.is_done
             and all(
-                (bundle, self._roots.kept_as(root), file.path) in self._installed
+                (self._roots.kept_as(root), file.path) in installed
                 for file in survey.wanted_files
                 if file.path not in survey.edited
             )
@@ -305,33 +327,3 @@ def check_code(
         return staged[0].open(blob) if staged else io.BytesIO()
 
     refuse_code(snapshots, lambda snapshot: code_of(snapshot, open_blob))
-
-
-def _receipt(
-    bundle: Digest,
-    snapshots: Sequence[Snapshot],
-    work: Mapping[str, Survey],
-    targets: Mapping[str, Target],
-    roots: Roots,
-) -> Receipt:
-    """What is installed once all of `work` is published."""
-    files: list[InstalledFile] = []
-    links: list[tuple[str, PurePosixPath]] = []
-    texts: list[tuple[str, PurePosixPath]] = []
-    for name, target in targets.items():
-        root, present = roots.kept_as(name), work[name].present
-        for file in work[name].wanted_files:
-            if file.path in work[name].edited:
-                continue
-            found = file.path in present
-            time = present[file.path] if found else target.staged_mtime_ns(file.blob)
-            files.append(InstalledFile(root, file.path, file.blob, time, found))
-        for placement in work[name].wanted:
-            if isinstance(placement, Link):
-                links.append((root, placement.path))
-            elif isinstance(placement, Text):
-                texts.append((root, placement.path))
-    models = tuple(
-        InstalledModel(s.source, s.name, s.aliases, s.revision, s.commit_hash) for s in snapshots
-    )
-    return Receipt(bundle, models, tuple(files), tuple(links), tuple(texts))

@@ -204,6 +204,10 @@ class Target:
         """Let the files of `blob` be links to `path`, where it stands or will stand."""
         self._pointed[blob.digest] = (path, mtime_ns)
 
+    def pointed(self, blob: Blob) -> Path | None:
+        """Where the links that the files of `blob` will be lead to, if they will be links."""
+        return self._pointed[blob.digest][0] if blob.digest in self._pointed else None
+
     def sync(self) -> None:
         """Make all that was staged outlast a loss of power."""
         with told(self.root, "--root"):

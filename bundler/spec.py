@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Protocol
 
 from bundler.errors import RequestError
-from bundler.manifest import Snapshot
 
 _SCHEME = re.compile(r"([a-z][a-z0-9-]*):(.*)", re.DOTALL)
 DEFAULT_SCHEME = "hf"
@@ -48,7 +48,26 @@ class Spec:
         return self
 
 
-def words_for(snapshot: Snapshot) -> Iterator[str]:
+class Named(Protocol):
+    """What a manifest or a receipt says of the names of a snapshot."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def specs(self) -> tuple[str, ...]: ...
+
+    @property
+    def revision(self) -> str | None: ...
+
+    @property
+    def commit_hash(self) -> str | None: ...
+
+
+def words_for(snapshot: Named) -> Iterator[str]:
     """Every spec, as `str` gives it, that asks for `snapshot`: with its revision or without."""
     yield from snapshot.specs
     for name in snapshot.names:

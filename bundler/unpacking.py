@@ -146,7 +146,7 @@ def unpack(
         known = Known(roots)
         work = survey_all(placed, roots, known, progress)
         left_over = any(has_staging(roots.path(name)) for name in work)
-        if left_over or not known.all_of(reader.digest, work):
+        if left_over or not known.all_of(reader.digest, snapshots, work):
             how = How(link_mode, code, jobs)
             work = install(reader, snapshots, placed, roots, known, how, progress)
         else:
