@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bundler.audit import InstalledVerification, verify_installed
     from bundler.digest import Digest
     from bundler.environment import Roots, find_roots
     from bundler.errors import (
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from bundler.inspection import Inspection, inspect
+    from bundler.inventory import Inventory, installed
     from bundler.manifest import Manifest
     from bundler.packing import Packed, pack, plan_pack
     from bundler.planning import PackPlan
+    from bundler.removal import Removal, plan_remove, remove
     from bundler.request import Wanted, read_request
     from bundler.selection import Selection
     from bundler.sharing import LinkMode
@@ -49,10 +52,13 @@ _HOMES = {
     "TrustError": "errors",
     "UnavailableError": "errors",
     "Inspection": "inspection",
+    "InstalledVerification": "audit",
+    "Inventory": "inventory",
     "LinkMode": "sharing",
     "Manifest": "manifest",
     "PackPlan": "planning",
     "Packed": "packing",
+    "Removal": "removal",
     "Roots": "environment",
     "Selection": "selection",
     "Unpacked": "unpacking",
@@ -62,11 +68,15 @@ _HOMES = {
     "Verification": "verification",
     "find_roots": "environment",
     "inspect": "inspection",
+    "installed": "inventory",
     "pack": "packing",
     "plan_pack": "packing",
+    "plan_remove": "removal",
     "plan_unpack": "unpacking",
+    "remove": "removal",
     "unpack": "unpacking",
     "verify": "verification",
+    "verify_installed": "audit",
 }
 
 __all__ = [
@@ -76,10 +86,13 @@ __all__ = [
     "Faults",
     "FormatError",
     "Inspection",
+    "InstalledVerification",
+    "Inventory",
     "LinkMode",
     "Manifest",
     "PackPlan",
     "Packed",
+    "Removal",
     "RequestError",
     "Roots",
     "Selection",
@@ -92,12 +105,16 @@ __all__ = [
     "Wanted",
     "find_roots",
     "inspect",
+    "installed",
     "pack",
     "plan_pack",
+    "plan_remove",
     "plan_unpack",
     "read_request",
+    "remove",
     "unpack",
     "verify",
+    "verify_installed",
 ]
 
 

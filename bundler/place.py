@@ -23,7 +23,6 @@ from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader, di
 from bundler.errors import BundlerError, TargetError
 from bundler.folders import Folders
 from bundler.layouts.placement import File
-from bundler.lock import take_lock
 from bundler.progress import Progress
 from bundler.sharing import LinkMode, clone, hard_link
 from bundler.survey import Survey, links_wanted
@@ -68,7 +67,7 @@ class Target:
         """Make the root, take the lock, see what an earlier run left. Raises TargetError."""
         with told(self.root, "--root"), self._stack:
             self._folders = self._stack.enter_context(Folders(self.root))
-            self._lock()
+            self._folders.lock()
             self._take_over()
             self.links = links_wanted() and self._probe_links()
             self._stack = self._stack.pop_all()
@@ -91,14 +90,6 @@ class Target:
     @property
     def _blobs(self) -> int:
         return self._folders.handle(_BLOBS)
-
-    def _lock(self) -> None:
-        try:
-            take_lock(self._folders.handle(PurePosixPath()))
-        except BlockingIOError:
-            raise TargetError(
-                f"another bundler is writing to {self.root}: wait until it is done"
-            ) from None
 
     def _take_over(self) -> None:
         """Keep the blobs that a killed run staged, as far as they are whole; believe no name."""

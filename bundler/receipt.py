@@ -18,6 +18,7 @@ from bundler.errors import TargetError
 from bundler.lock import take_lock
 from bundler.manifest import Snapshot
 from bundler.names import relative_path
+from bundler.sharing import SHARED_FROM
 from bundler.spec import spec_of
 from bundler.whole_file import told, write_text
 
@@ -99,6 +100,11 @@ class InstalledModel:
         """All that stands for it."""
         yield from (file.place for file in self.files)
         yield from (pointer.place for pointer in (*self.links, *self.texts))
+
+    def may_be_edited(self, file: InstalledFile) -> bool:
+        """Whether a file of this model is there to be edited: a small one of a plain folder."""
+        is_plain = file.root.startswith("/") and self.layout != "insightface"
+        return is_plain and file.blob.size < SHARED_FROM
 
     def merged(self, earlier: InstalledModel | None) -> InstalledModel:
         """The same with what an earlier unpack of it put elsewhere."""

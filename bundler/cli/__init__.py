@@ -12,8 +12,10 @@ import typer
 
 import bundler
 from bundler.cli.inspect import inspect
+from bundler.cli.installed import installed
 from bundler.cli.output import tell
 from bundler.cli.pack import pack
+from bundler.cli.remove import remove
 from bundler.cli.store import store
 from bundler.cli.unpack import unpack
 from bundler.cli.verify import verify
@@ -29,7 +31,7 @@ app = typer.Typer(
 )
 _EPILOG = "Exit codes: " + " · ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
 
-for _command in (pack, unpack, inspect, verify, store):
+for _command in (pack, unpack, inspect, verify, installed, remove, store):
     app.command(epilog=_EPILOG)(_command)
 
 
