@@ -109,20 +109,29 @@ class Clearing:
         self._folders.sync()
 
     def _remove_empty(self, work: Work) -> None:
-        folders = folders_above(work.places)
-        for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
+        for folder in reversed(_real_folders(self.root, work.places)):
             beside = {folder / name for name in folder_names(self.root / folder)}
             if beside and beside <= work.at_end:
-                for path in beside:
-                    self._folders.remove(path)
+                self._remove(beside)
             self._folders.remove_if_empty(folder)
 
     def _empty_staging(self) -> None:
         """Drop what was taken out, now or by a run that was killed."""
         if os.path.lexists(self.root / _REMOVED):
             self._folders.remove_all(_REMOVED)
-            self._folders.remove_if_empty(STAGING)
-            self._folders.remove_if_empty(STAGING.parent)
+        for folder in (STAGING, STAGING.parent):
+            self._folders.remove_if_empty(folder)
+
+
+def _real_folders(root: Path, paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
+    """The folders on the way to `paths`, the outer ones first, as far as no link is on the way."""
+    real: dict[PurePosixPath, None] = {}
+    for folder in sorted(folders_above(paths), key=lambda folder: len(folder.parts)):
+        above = folder.parent
+        is_reached = not above.parts or above in real
+        if is_reached and (root / folder).is_dir() and not (root / folder).is_symlink():
+            real[folder] = None
+    return list(real)
 
 
 def _step(root: Path, path: PurePosixPath) -> int:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from pathlib import Path, PurePosixPath
 
 from bundler.errors import TargetError
-from bundler.lock import take_lock
+from bundler.lock import drop_lock, take_lock
 
 _KEPT_OPEN = 64
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -37,6 +37,7 @@ class Folders:
         for handle in self._open.values():
             os.close(handle)
         self._open.clear()
+        drop_lock(self._root)
         os.close(self._root)
 
     def lock(self) -> None:
@@ -108,7 +109,7 @@ class Folders:
 
     def remove_if_empty(self, folder: PurePosixPath) -> None:
         """Remove the folder if it is there, with nothing in it."""
-        if not (self.root / folder).is_dir():
+        if not (self.root / folder).is_dir() or (self.root / folder).is_symlink():
             return
         self._close(folder)
         try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from bundler.digest import Blob, Digest
 from bundler.errors import TargetError
-from bundler.lock import take_lock
+from bundler.lock import drop_lock, take_lock
 from bundler.manifest import Snapshot
 from bundler.names import relative_path
 from bundler.sharing import SHARED_FROM
@@ -214,6 +214,7 @@ def _changed(hf_home: Path, bundle: Digest) -> Iterator[tuple[Path, Receipt | No
                 f"another bundler is writing to {path.parent}: wait until it is done"
             ) from None
         finally:
+            drop_lock(folder)
             os.close(folder)
 
 

@@ -171,7 +171,7 @@ def _chosen(
         except RequestError as error:
             faults.append(error)
     if faults:
-        raise Faults(faults)
+        raise faults[0] if len(faults) == 1 else Faults(faults)
     staying = [number for number in range(len(models)) if number not in wanted]
     for number in staying:
         for need in models[number][1].needs:

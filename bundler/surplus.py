@@ -155,16 +155,19 @@ class _Search:
         return True
 
     def _shorten(self, place: Place, said: str, before: str | None) -> None:
-        """Take what goes out of a listing."""
+        """Take what goes out of a listing, and what bundler added to it."""
         content = PurePosixPath(place[1].parts[0], "snapshots", place[1].stem)
-        now = listed(said) or {}
-        left = {
-            path: entry
-            for path, entry in now.items()
-            if (place[0], content / path) not in self.found.gone
-            and (self._path((place[0], content)) / path).exists()
-        }
-        if left and before is not None and listed(before) == left:
+        now, earlier = listed(said) or {}, listed(before or "") or {}
+        left = {}
+        for path, entry in now.items():
+            listed_place = place[0], content / path
+            if listed_place in self.found.gone or not self._path(listed_place).exists():
+                continue
+            if listed_place in self._used or listed_place not in self._named:
+                left[path] = entry
+            elif path in earlier:
+                left[path] = earlier[path]
+        if left and before is not None and left == earlier:
             if before != said:
                 self.found.texts[place] = before
         elif left and left != now:
