@@ -208,10 +208,11 @@ class _Audit:
     def _lists(self, folder: Place, text: str) -> bool:
         """Whether a listing names all that was installed in `folder`, and nothing that is gone."""
         entries = listed(text)
+        ours = self._contents[folder]  # Whether these are there was looked at already.
         return (
             entries is not None
-            and self._contents[folder] <= entries.keys()
-            and all((self._path(folder) / path).exists() for path in entries)
+            and ours <= entries.keys()
+            and all((self._path(folder) / path).exists() for path in entries.keys() - ours)
         )
 
     def result(self) -> InstalledVerification:
