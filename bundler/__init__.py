@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bundler.audit import InstalledVerification, verify_installed
     from bundler.checking import Check, check
     from bundler.digest import Digest
     from bundler.environment import Roots, find_roots
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from bundler.inspection import Inspection, inspect
+    from bundler.inventory import Inventory, installed
     from bundler.loading import Loaded, load_models
     from bundler.manifest import Manifest
     from bundler.packing import Packed, pack, plan_pack
     from bundler.planning import PackPlan
+    from bundler.removal import Removal, plan_remove, remove
     from bundler.request import Wanted, read_request
     from bundler.selection import Selection
     from bundler.sharing import LinkMode
@@ -52,11 +55,14 @@ _HOMES = {
     "TrustError": "errors",
     "UnavailableError": "errors",
     "Inspection": "inspection",
+    "InstalledVerification": "audit",
+    "Inventory": "inventory",
     "LinkMode": "sharing",
     "Loaded": "loading",
     "Manifest": "manifest",
     "PackPlan": "planning",
     "Packed": "packing",
+    "Removal": "removal",
     "Roots": "environment",
     "Selection": "selection",
     "Unpacked": "unpacking",
@@ -68,11 +74,15 @@ _HOMES = {
     "find_roots": "environment",
     "inspect": "inspection",
     "load_models": "loading",
+    "installed": "inventory",
     "pack": "packing",
     "plan_pack": "packing",
+    "plan_remove": "removal",
     "plan_unpack": "unpacking",
+    "remove": "removal",
     "unpack": "unpacking",
     "verify": "verification",
+    "verify_installed": "audit",
 }
 
 __all__ = [
@@ -83,11 +93,14 @@ __all__ = [
     "Faults",
     "FormatError",
     "Inspection",
+    "InstalledVerification",
+    "Inventory",
     "LinkMode",
     "Loaded",
     "Manifest",
     "PackPlan",
     "Packed",
+    "Removal",
     "RequestError",
     "Roots",
     "Selection",
@@ -101,13 +114,17 @@ __all__ = [
     "check",
     "find_roots",
     "inspect",
+    "installed",
     "load_models",
     "pack",
     "plan_pack",
+    "plan_remove",
     "plan_unpack",
     "read_request",
+    "remove",
     "unpack",
     "verify",
+    "verify_installed",
 ]
 
 

@@ -61,6 +61,10 @@ class Roots:
         """
         return str(self.path(name)) if name in ("insightface", "checkpoints") else name
 
+    def kept_at(self, kept: str) -> Path:
+        """The root that a receipt calls `kept`: `kept_at(kept_as(name)) == path(name)`."""
+        return Path(kept) if kept.startswith("/") else self.path(kept)
+
     def variables(self) -> dict[str, str]:
         """Every variable to set, with its value."""
         places = {

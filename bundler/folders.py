@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from bundler.errors import TargetError
+from bundler.lock import drop_lock, take_lock
 
 _KEPT_OPEN = 64
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,7 +38,35 @@ class Folders:
         for handle in self._open.values():
             os.close(handle)
         self._open.clear()
+        drop_lock(self._root)
         os.close(self._root)
+
+    def lock(self, on_wait: Callable[[], None] | None = None) -> None:
+        """Take the lock of the root.
+
+        If another bundler has it: calls `on_wait` and waits; raises TargetError without, and where
+        the file system lets nobody wait.
+        """
+        try:
+            take_lock(self._root)
+        except BlockingIOError:
+            try:
+                if on_wait is None:
+                    raise
+                on_wait()
+                take_lock(self._root, wait=True)
+            except BlockingIOError:
+                raise TargetError(
+                    f"another bundler is writing to {self.root}: wait until it is done"
+                ) from None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether `root` is still the folder that was opened, and not removed or replaced."""
+        try:
+            return os.path.samestat(os.fstat(self._root), os.stat(self.root))
+        except FileNotFoundError:
+            return False
 
     def handle(self, folder: PurePosixPath) -> int:
         """A handle of `folder`, made if missing; good until the next call.
@@ -73,14 +105,45 @@ class Folders:
             os.rename(source.name, target.name, src_dir_fd=origin, dst_dir_fd=goal)
         finally:
             os.close(origin)
-        for folder in [path for path in self._open if source in (path, *path.parents)]:
-            os.close(self._open.pop(folder))  # It is elsewhere now.
+        self._close(source)  # It is elsewhere now.
         self._changed.add(target.parent)
 
     def remove(self, path: PurePosixPath) -> None:
         """Remove the file at `path`."""
         os.unlink(path.name, dir_fd=self.handle(path.parent))
         self._changed.add(path.parent)
+
+    def take_out(self, folder: PurePosixPath, target: PurePosixPath) -> None:
+        """Let what stands at `folder` vanish, by one rename to `target`."""
+        self.rename(folder, target)
+        self._changed.add(folder.parent)
+
+    def remove_all(self, folder: PurePosixPath) -> None:
+        """Remove the folder with all that is in it."""
+        self.handle(folder)  # Refuses a link on the way.
+        self._close(folder)
+        self._changed = {path for path in self._changed if folder not in (path, *path.parents)}
+        shutil.rmtree(self.root / folder)
+        self._changed.add(folder.parent)
+
+    def remove_if_empty(self, folder: PurePosixPath) -> None:
+        """Remove the folder if it is there, with nothing in it."""
+        if not (self.root / folder).is_dir() or (self.root / folder).is_symlink():
+            return
+        self._close(folder)
+        try:
+            os.rmdir(folder.name, dir_fd=self.handle(folder.parent))
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                raise
+        else:
+            self._changed.discard(folder)
+            self._changed.add(folder.parent)
+
+    def _close(self, folder: PurePosixPath) -> None:
+        """Close the handles of what is at `folder` and below."""
+        for path in [path for path in self._open if folder in (path, *path.parents)]:
+            os.close(self._open.pop(path))
 
     def sync(self) -> None:
         """Make every rename and removal so far outlast a loss of power."""

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from bundler.digest import Digest
 from bundler.environment import Roots
-from bundler.receipt import Receipt, read_receipts
+from bundler.receipt import InstalledPointer, Receipt
 from bundler.survey import Survey
 
 
-def settled(work: Survey, root: str, bundle: Digest, roots: Roots, keep_refs: bool) -> Survey:
-    """`work` without the moves that are not to be made below the root of that name.
+def settled(
+    work: Survey, root: str, bundle: Digest, receipts: Iterable[Receipt], keep_refs: bool
+) -> Survey:
+    """`work` without the moves that are not to be made below the root that receipts call `root`.
 
     A ref that `bundle` set before, and something else has moved since, stays: that was a step
-    forward. `keep_refs`: all stay. Raises TargetError.
+    forward. `keep_refs`: all stay.
     """
     if not work.moves:
         return work
     if keep_refs:
         return work.keeping({move.path for move in work.moves})
     set_before = {
-        path
-        for receipt in read_receipts(roots.hf_home)
+        pointer.path
+        for receipt in receipts
         if receipt.bundle == bundle
-        for place, path in (*receipt.texts, *receipt.links)
-        if place == roots.kept_as(root)
+        for model in receipt.models
+        for pointer in (*model.texts, *model.links)
+        if pointer.root == root
     }
     return work.keeping(set_before)
 
@@ -39,8 +42,9 @@ def without_moves(receipt: Receipt, work: Mapping[str, Survey], roots: Roots) ->
         for move in survey.moves
         if not move.is_kept
     }
-    return replace(
-        receipt,
-        links=tuple(link for link in receipt.links if link not in to_move),
-        texts=tuple(text for text in receipt.texts if text not in to_move),
-    )
+
+    def left(pointers: tuple[InstalledPointer, ...]) -> tuple[InstalledPointer, ...]:
+        return tuple(pointer for pointer in pointers if pointer.place not in to_move)
+
+    models = (replace(m, links=left(m.links), texts=left(m.texts)) for m in receipt.models)
+    return replace(receipt, models=tuple(models))

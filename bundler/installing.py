@@ -17,22 +17,17 @@ from bundler.environment import Roots
 from bundler.errors import DamagedError, FormatError, RequestError, TargetError
 from bundler.history import settled, without_moves
 from bundler.layouts import layout_of
-from bundler.layouts.placement import File, Link, Placement, Text
+from bundler.layouts.flat import plain_forms
+from bundler.layouts.placement import File, Placement
 from bundler.manifest import Snapshot
 from bundler.permission import check_permission
 from bundler.place import STAGING, Target, has_staging
 from bundler.progress import Progress
-from bundler.receipt import (
-    InstalledFile,
-    InstalledModel,
-    Receipt,
-    read_receipts,
-    receipt_path,
-    write_receipt,
-)
+from bundler.provenance import Provenance
+from bundler.receipt import Receipt, key_of, read_receipts, receipt_path, write_receipt
 from bundler.sharing import SHARED_FROM, LinkMode
 from bundler.space import check_space, same_disk
-from bundler.survey import Survey, can_link, links_wanted, survey
+from bundler.survey import Survey, can_link, links_wanted, redirected, survey
 
 _HUB = "hub"
 """The name of the root in which a repository may be known by several names."""
@@ -75,7 +70,9 @@ def install(
             # Again, now that nobody else writes there; what was read is not read twice.
             placements = _placements(by_root[name], target.root, target.links)
             found = known.survey(name, placements, progress)
-            work[name] = settled(found, name, reader.digest, roots, how.keep_refs)
+            work[name] = settled(
+                found, roots.kept_as(name), reader.digest, known.receipts, how.keep_refs
+            )
         check_space(
             {
                 target.root: [
@@ -93,7 +90,10 @@ def install(
         for target in targets.values():
             target.sync()
         # Before anything becomes visible: after a kill, it tells what is bundler's own.
-        receipt = _receipt(reader.digest, snapshots, work, targets, roots)
+        plain = plain_forms(snapshots) if len(placed) > len(snapshots) else []
+        forms = [*((snapshot, snapshot) for snapshot in snapshots), *plain]
+        origins = Provenance(known.receipts, work, targets, roots)
+        receipt = Receipt(reader.digest, origins.models(_by_model(forms, targets)))
         unmoved = without_moves(receipt, work, roots)
         write_receipt(roots.hf_home, unmoved)
         for name, target in targets.items():
@@ -103,9 +103,17 @@ def install(
     return work
 
 
-def is_left(bundle: Digest, work: Mapping[str, Survey], roots: Roots, known: Known) -> bool:
+def is_left(
+    bundle: Digest,
+    snapshots: Sequence[Snapshot],
+    work: Mapping[str, Survey],
+    roots: Roots,
+    known: Known,
+) -> bool:
     """Whether there is something to write for `work`; TargetError if it may not be written."""
-    if known.all_of(bundle, work) and not any(has_staging(roots.path(name)) for name in work):
+    if known.all_of(bundle, snapshots, work) and not any(
+        has_staging(roots.path(name)) for name in work
+    ):
         return False
     folders = [
         roots.path(name) / folder
@@ -137,17 +145,36 @@ def _placements(snapshots: Sequence[Snapshot], root: Path, links: bool) -> Itera
             raise FormatError(f"the manifest of this bundle is refused: {error}") from None
 
 
+def _by_model(
+    forms: Iterable[tuple[Snapshot, Snapshot]], targets: Mapping[str, Target]
+) -> Iterator[tuple[Snapshot, str, Placement]]:
+    """All that stands for each model, in each of its forms, with the name of the root."""
+    for snapshot, form in forms:
+        name = layout_of(form).root
+        placements: Iterable[Placement] = _placements(
+            [form], targets[name].root, targets[name].links
+        )
+        if name == _HUB:
+            placements = redirected(targets[name].root, placements)
+        for placement in placements:
+            yield snapshot, name, placement
+
+
 class Known:
     """What need not be read again: what receipts vouch for, and what this run has read."""
 
     def __init__(self, roots: Roots) -> None:
         self._roots = roots
         self._files: dict[tuple[str, PurePosixPath], tuple[Blob, int]] = {}
-        self._installed: set[tuple[Digest, str, PurePosixPath]] = set()
-        for receipt in read_receipts(roots.hf_home):
-            for file in receipt.files:
-                self._files[file.root, file.path] = (file.blob, file.mtime_ns)
-                self._installed.add((receipt.bundle, file.root, file.path))
+        self._installed: dict[Digest, set[object]] = defaultdict(set)
+        self.receipts = tuple(read_receipts(roots.hf_home))
+        for receipt in self.receipts:
+            installed = self._installed[receipt.bundle]
+            for model in receipt.models:
+                installed.add(key_of(model))
+                for file in model.files:
+                    self._files[file.place] = (file.blob, file.mtime_ns)
+                    installed.add(file.place)
 
     def survey(self, root: str, placements: Iterable[Placement], progress: Progress) -> Survey:
         """What there is to do below the root of that name."""
@@ -178,12 +205,15 @@ class Known:
             if file.path in work.present:
                 self._files[root, file.path] = (file.blob, work.present[file.path])
 
-    def all_of(self, bundle: Digest, work: Mapping[str, Survey]) -> bool:
-        """Whether nothing is left to do, and a receipt of `bundle` says so."""
-        return all(
+    def all_of(
+        self, bundle: Digest, snapshots: Sequence[Snapshot], work: Mapping[str, Survey]
+    ) -> bool:
+        """Whether nothing is left to do for `snapshots`, and a receipt of `bundle` says so."""
+        installed = self._installed[bundle]
+        return all(key_of(snapshot) in installed for snapshot in snapshots) and all(
             survey.is_done
             and all(
-                (bundle, self._roots.kept_as(root), file.path) in self._installed
+                (self._roots.kept_as(root), file.path) in installed
                 for file in survey.wanted_files
                 if file.path not in survey.edited
             )
@@ -224,7 +254,7 @@ def survey_all(
         placements = _placements(members, root, links_wanted())
         found = known.survey(name, placements, progress)
         known.add(name, found)
-        work[name] = settled(found, name, bundle, roots, keep_refs)
+        work[name] = settled(found, roots.kept_as(name), bundle, known.receipts, keep_refs)
     return work
 
 
@@ -342,33 +372,3 @@ def check_code(
         return staged[0].open(blob) if staged else io.BytesIO()
 
     refuse_code(snapshots, lambda snapshot: code_of(snapshot, open_blob))
-
-
-def _receipt(
-    bundle: Digest,
-    snapshots: Sequence[Snapshot],
-    work: Mapping[str, Survey],
-    targets: Mapping[str, Target],
-    roots: Roots,
-) -> Receipt:
-    """What is installed once all of `work` is published."""
-    files: list[InstalledFile] = []
-    links: list[tuple[str, PurePosixPath]] = []
-    texts: list[tuple[str, PurePosixPath]] = []
-    for name, target in targets.items():
-        root, present = roots.kept_as(name), work[name].present
-        for file in work[name].wanted_files:
-            if file.path in work[name].edited:
-                continue
-            found = file.path in present
-            time = present[file.path] if found else target.staged_mtime_ns(file.blob)
-            files.append(InstalledFile(root, file.path, file.blob, time, found))
-        for placement in work[name].wanted:
-            if isinstance(placement, Link):
-                links.append((root, placement.path))
-            elif isinstance(placement, Text):
-                texts.append((root, placement.path))
-    models = tuple(
-        InstalledModel(s.source, s.name, s.aliases, s.revision, s.commit_hash) for s in snapshots
-    )
-    return Receipt(bundle, models, tuple(files), tuple(links), tuple(texts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+from contextlib import suppress
 
 
 def take_lock(file: int, *, wait: bool = False) -> None:
@@ -17,3 +18,12 @@ def take_lock(file: int, *, wait: bool = False) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF):
             raise
+
+
+def drop_lock(file: int) -> None:
+    """Give the lock back before the handle is closed.
+
+    Closing alone would not: a child that another thread has just started may hold a copy of it.
+    """
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -113,26 +113,15 @@ class Target:
         while True:
             with ExitStack() as stack:
                 folders = stack.enter_context(Folders(self.root))
-                handle = folders.handle(PurePosixPath())
-                self._lock(handle)
+                folders.lock(on_wait=self._tell_of_waiting)
                 # Whoever had the lock may have failed, and removed the root that he had made.
-                with suppress(FileNotFoundError):
-                    if os.path.samestat(os.fstat(handle), os.stat(self.root)):
-                        stack.pop_all()
-                        return folders
+                if folders.is_there:
+                    stack.pop_all()
+                    return folders
 
-    def _lock(self, handle: int) -> None:
-        try:
-            take_lock(handle)
-        except BlockingIOError:
-            self.waited = True
-            self._progress.say(f"waiting for another bundler, which is writing to {self.root}")
-            try:
-                take_lock(handle, wait=True)
-            except BlockingIOError:
-                raise TargetError(
-                    f"another bundler is writing to {self.root}: wait until it is done"
-                ) from None
+    def _tell_of_waiting(self) -> None:
+        self.waited = True
+        self._progress.say(f"waiting for another bundler, which is writing to {self.root}")
 
     def _take_over(self) -> None:
         """Keep the blobs that a killed run staged, as far as they are whole; believe no name."""
@@ -237,6 +226,10 @@ class Target:
     def point(self, blob: Blob, path: Path, mtime_ns: int) -> None:
         """Let the files of `blob` be links to `path`, where it stands or will stand."""
         self._pointed[blob.digest] = (path, mtime_ns)
+
+    def pointed(self, blob: Blob) -> Path | None:
+        """Where the links that the files of `blob` will be lead to, if they will be links."""
+        return self._pointed[blob.digest][0] if blob.digest in self._pointed else None
 
     def sync(self) -> None:
         """Make all that was staged outlast a loss of power."""

@@ -1,19 +1,32 @@
-"""What an unpack installed, kept on the target so that later runs need not read it all again."""
+"""What an unpack installed, kept on the target: so that later runs need not read it all again.
+
+And so that it can be verified and taken out again, model by model.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundler.digest import Blob, Digest
 from bundler.errors import TargetError
+from bundler.lock import drop_lock, take_lock
+from bundler.manifest import Snapshot
 from bundler.names import relative_path
+from bundler.sharing import SHARED_FROM
+from bundler.spec import spec_of
 from bundler.whole_file import told, write_text
 
-_VERSION = 1
+_VERSION = 2
+Place = tuple[str, PurePosixPath]
+"""A root, by what `Roots.kept_as` gives, and a path below it."""
+Key = tuple[str | None, ...]
+"""What `key_of` gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,45 +41,106 @@ class InstalledFile:
     found: bool
     """It stood there before bundler came."""
 
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        return self.root, self.path
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledPointer:
+    """A link or a small text, by which files are found."""
+
+    root: str
+    path: PurePosixPath
+    text: str | None
+    """What it says; None where others may say something in it too."""
+    before: str | None = None
+    """What it said before bundler came; None if it was not there."""
+
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        return self.root, self.path
+
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
-    """One snapshot that was installed, by the fields that name it in a manifest."""
+    """One snapshot that was installed, as a manifest names it, and what stands for it where.
+
+    A file may be in the lists of several models. `size` is in bytes, as of the snapshot.
+    """
 
     source: str
     name: str
+    layout: str
+    kind: str | None
     aliases: tuple[str, ...]
+    specs: tuple[str, ...]
+    needs: tuple[str, ...]
     revision: str | None
     commit_hash: str | None
+    size: int
+    files: tuple[InstalledFile, ...] = ()
+    links: tuple[InstalledPointer, ...] = ()
+    texts: tuple[InstalledPointer, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that it answers to, the one asked for first."""
+        return (self.name, *self.aliases)
+
+    @property
+    def spec(self) -> str:
+        """The words that mean it."""
+        return spec_of(self.source, self.name, self.revision)
+
+    @property
+    def places(self) -> Iterator[Place]:
+        """All that stands for it."""
+        yield from (file.place for file in self.files)
+        yield from (pointer.place for pointer in (*self.links, *self.texts))
+
+    def may_be_edited(self, file: InstalledFile) -> bool:
+        """Whether a file of this model is there to be edited: a small one of a plain folder."""
+        is_plain = file.root.startswith("/") and self.layout != "insightface"
+        return is_plain and file.blob.size < SHARED_FROM
+
+    def merged(self, earlier: InstalledModel | None) -> InstalledModel:
+        """The same with what an earlier unpack of it put elsewhere."""
+        if earlier is None:
+            return self
+        files = {file.place: file for file in (*earlier.files, *self.files)}
+        links = {link.place: link for link in (*earlier.links, *self.links)}
+        texts = {text.place: text for text in (*earlier.texts, *self.texts)}
+        return replace(
+            self,
+            files=tuple(files.values()),
+            links=tuple(links.values()),
+            texts=tuple(texts.values()),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What was installed of one bundle. `links` and `texts` are (root, path)."""
+    """What was installed of one bundle."""
 
     bundle: Digest
     models: tuple[InstalledModel, ...]
-    files: tuple[InstalledFile, ...]
-    links: tuple[tuple[str, PurePosixPath], ...]
-    texts: tuple[tuple[str, PurePosixPath], ...]
 
     def merged(self, earlier: Receipt | None) -> Receipt:
         """This receipt and what an earlier unpack of the same bundle installed."""
-        if earlier is None:
-            return self
-        # What bundler wrote the first time was there the second time, and is still its own.
-        own = {(file.root, file.path) for file in earlier.files if not file.found}
-        files = {(file.root, file.path): file for file in earlier.files}
-        for file in self.files:
-            key = (file.root, file.path)
-            files[key] = replace(file, found=file.found and key not in own)
-        return Receipt(
-            self.bundle,
-            tuple(dict.fromkeys(earlier.models + self.models)),
-            tuple(files.values()),
-            tuple(dict.fromkeys(earlier.links + self.links)),
-            tuple(dict.fromkeys(earlier.texts + self.texts)),
-        )
+        models = {} if earlier is None else {key_of(model): model for model in earlier.models}
+        for model in self.models:
+            models[key_of(model)] = model.merged(models.get(key_of(model)))
+        return Receipt(self.bundle, tuple(models.values()))
+
+
+def key_of(model: InstalledModel | Snapshot) -> Key:
+    """What tells a model from the others of its bundle."""
+    return (
+        model.source, model.kind, model.name, model.revision, model.commit_hash, model.layout
+    )  # fmt: skip
 
 
 def _folder(hf_home: Path) -> Path:
@@ -95,10 +169,53 @@ def read_receipts(hf_home: Path) -> Iterator[Receipt]:
 
 def write_receipt(hf_home: Path, receipt: Receipt) -> None:
     """Keep `receipt`, merged with an earlier one of the same bundle. Raises TargetError."""
-    path = receipt_path(hf_home, receipt.bundle)
+    with _changed(hf_home, receipt.bundle) as (path, earlier):
+        write_text(path, _to_json(receipt.merged(earlier)), "--root")
+
+
+def drop_models(hf_home: Path, bundle: Digest, keys: set[Key]) -> None:
+    """Take the models with these keys out of the receipt of `bundle`; an empty one goes.
+
+    Raises TargetError.
+    """
+    with _changed(hf_home, bundle) as (path, receipt):
+        left = tuple(m for m in receipt.models if key_of(m) not in keys) if receipt else ()
+        if left:
+            write_text(path, _to_json(Receipt(bundle, left)), "--root")
+        else:
+            path.unlink(missing_ok=True)
+    remove_empty_folder(hf_home)
+
+
+def remove_empty_folder(hf_home: Path) -> None:
+    """Remove the folder of receipts if it has none, and what killed writes left in it."""
+    folder = _folder(hf_home)
+    with suppress(OSError):
+        names = os.listdir(folder)
+        if all(name.endswith(".json.bundler-part") for name in names):
+            for name in names:
+                os.unlink(folder / name)
+            os.rmdir(folder)
+        os.rmdir(folder.parent)
+
+
+@contextmanager
+def _changed(hf_home: Path, bundle: Digest) -> Iterator[tuple[Path, Receipt | None]]:
+    """Where the receipt of `bundle` is, and what it is, while no other process changes any."""
+    path = receipt_path(hf_home, bundle)
     with told(path.parent, "--root"):
-        earlier = _from_json(path.read_bytes()) if path.is_file() else None
-    write_text(path, _to_json(receipt.merged(earlier)), "--root")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            take_lock(folder)
+            yield path, _from_json(path.read_bytes()) if path.is_file() else None
+        except BlockingIOError:
+            raise TargetError(
+                f"another bundler is writing to {path.parent}: wait until it is done"
+            ) from None
+        finally:
+            drop_lock(folder)
+            os.close(folder)
 
 
 def _to_json(receipt: Receipt) -> str:
@@ -109,25 +226,30 @@ def _to_json(receipt: Receipt) -> str:
             {
                 "source": model.source,
                 "name": model.name,
+                "layout": model.layout,
+                "kind": model.kind,
                 "aliases": model.aliases,
+                "specs": model.specs,
+                "needs": model.needs,
                 "revision": model.revision,
                 "commit_hash": model.commit_hash,
+                "size": model.size,
+                "files": [
+                    {
+                        "root": file.root,
+                        "path": str(file.path),
+                        "digest": str(file.blob.digest),
+                        "size": file.blob.size,
+                        "mtime_ns": file.mtime_ns,
+                        "found": file.found,
+                    }
+                    for file in model.files
+                ],
+                "links": [asdict(link) | {"path": str(link.path)} for link in model.links],
+                "texts": [asdict(text) | {"path": str(text.path)} for text in model.texts],
             }
             for model in receipt.models
         ],
-        "files": [
-            {
-                "root": file.root,
-                "path": str(file.path),
-                "digest": str(file.blob.digest),
-                "size": file.blob.size,
-                "mtime_ns": file.mtime_ns,
-                "found": file.found,
-            }
-            for file in receipt.files
-        ],
-        "links": [[root, str(path)] for root, path in receipt.links],
-        "texts": [[root, str(path)] for root, path in receipt.texts],
     }
     return json.dumps(document, indent=1) + "\n"
 
@@ -137,34 +259,60 @@ def _from_json(content: bytes) -> Receipt | None:
         document = json.loads(content)
         if document["receipt_version"] != _VERSION:
             return None
-        return Receipt(
-            Digest.parse(document["bundle"]),
-            tuple(
-                InstalledModel(
-                    model["source"],
-                    model["name"],
-                    tuple(str(alias) for alias in model["aliases"]),
-                    model["revision"],
-                    model["commit_hash"],
-                )
-                for model in document["models"]
-            ),
-            tuple(
-                InstalledFile(
-                    str(file["root"]),
-                    relative_path(file["path"]),
-                    Blob(Digest.parse(file["digest"]), int(file["size"])),
-                    int(file["mtime_ns"]),
-                    bool(file["found"]),
-                )
-                for file in document["files"]
-            ),
-            _paths(document["links"]),
-            _paths(document["texts"]),
-        )
+        models = tuple(_model(record) for record in document["models"])
+        return Receipt(Digest.parse(document["bundle"]), models)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
 
 
-def _paths(items: Any) -> tuple[tuple[str, PurePosixPath], ...]:
-    return tuple((str(root), relative_path(path)) for root, path in items)
+def _root(value: Any) -> str:
+    """What `Roots.kept_as` gives."""
+    if value not in ("hub", "torch", "datasets") and not _text(value).startswith("/"):
+        raise ValueError
+    return str(value)
+
+
+def _model(record: Any) -> InstalledModel:
+    return InstalledModel(
+        source=_text(record["source"]),
+        name=_text(record["name"]),
+        layout=_text(record["layout"]),
+        kind=_optional(record["kind"]),
+        aliases=tuple(_text(alias) for alias in record["aliases"]),
+        specs=tuple(_text(spec) for spec in record["specs"]),
+        needs=tuple(_text(need) for need in record["needs"]),
+        revision=_optional(record["revision"]),
+        commit_hash=_optional(record["commit_hash"]),
+        size=int(record["size"]),
+        files=tuple(
+            InstalledFile(
+                _root(file["root"]),
+                relative_path(file["path"]),
+                Blob(Digest.parse(file["digest"]), int(file["size"])),
+                int(file["mtime_ns"]),
+                bool(file["found"]),
+            )
+            for file in record["files"]
+        ),
+        links=tuple(_pointer(link) for link in record["links"]),
+        texts=tuple(_pointer(text) for text in record["texts"]),
+    )
+
+
+def _pointer(record: Any) -> InstalledPointer:
+    return InstalledPointer(
+        _root(record["root"]),
+        relative_path(record["path"]),
+        _optional(record["text"]),
+        _optional(record["before"]),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _optional(value: Any) -> str | None:
+    return None if value is None else _text(value)

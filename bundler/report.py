@@ -137,7 +137,7 @@ def inspected(inspection: Inspection) -> str:
             notes.append(f"{_name(snapshot)} was asked for as {', '.join(snapshot.specs)}")
         if more:
             notes += [f"{_name(snapshot)}:", *more]
-    lines = [*_table(rows), *notes]
+    lines = [*table(rows), *notes]
     lines.append(f"{amount(inspection.size)} unpacked, id {inspection.digest}")
     return printable("\n".join(lines))
 
@@ -248,7 +248,8 @@ def _left_out(omitted: Sequence[Omission]) -> Iterator[str]:
         yield f"    left out: {names}{more} ({reason}, {amount(size)})"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+def table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    """Rows of cells as lines, in columns."""
     rows = [[*(cell[:_WIDEST] for cell in row[:-1]), row[-1]] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Protocol
 
 from bundler.catalogues import nearest
 from bundler.errors import RequestError
-from bundler.manifest import Snapshot
 
 _SCHEME = re.compile(r"([a-z][a-z0-9-]*):(.*)", re.DOTALL)
 DEFAULT_SCHEME = "hf"
@@ -49,7 +49,26 @@ class Spec:
         return self
 
 
-def words_for(snapshot: Snapshot) -> Iterator[str]:
+class Named(Protocol):
+    """What a manifest or a receipt says of the names of a snapshot."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def specs(self) -> tuple[str, ...]: ...
+
+    @property
+    def revision(self) -> str | None: ...
+
+    @property
+    def commit_hash(self) -> str | None: ...
+
+
+def words_for(snapshot: Named) -> Iterator[str]:
     """Every spec, as `str` gives it, that asks for `snapshot`: with its revision or without."""
     yield from snapshot.specs
     for name in snapshot.names:

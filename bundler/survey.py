@@ -122,7 +122,7 @@ def survey(
     """
     with told(root, "--root"):
         if follow_aliases:
-            placements = _redirected(root, placements)
+            placements = redirected(root, placements)
         wanted = without_contradictions(placements)
         _check_obstacles(root, wanted)
         files = [p for p in wanted if isinstance(p, File)]
@@ -146,7 +146,7 @@ def survey(
         )
 
 
-def _redirected(root: Path, placements: Iterable[Placement]) -> Iterator[Placement]:
+def redirected(root: Path, placements: Iterable[Placement]) -> Iterator[Placement]:
     """The placements where an alias in the cache leads them.
 
     An earlier bundle may have stored this repository under its other name, and have made the

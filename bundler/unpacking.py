@@ -128,7 +128,7 @@ def plan_unpack(
         check_sight(roots.hf_home, "--root")
         known = Known(roots)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress or Silent())
-        is_left(reader.digest, work, roots, known)
+        is_left(reader.digest, snapshots, work, roots, known)
         check_space({roots.path(n): taking_space(n, work, roots, link_mode) for n in work})
         reader.check_end()
         return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode)
@@ -173,7 +173,7 @@ def unpack(
         check_sight(roots.hf_home, "--root")
         known = Known(roots)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress)
-        if is_left(reader.digest, work, roots, known):
+        if is_left(reader.digest, snapshots, work, roots, known):
             how = How(link_mode, code, jobs, keep_refs)
             work = install(reader, snapshots, placed, roots, known, how, progress)
         else:

@@ -263,7 +263,8 @@ class TestFresh:
         roots = bundler.find_roots({}, root=tmp_path)
         names = ("hub", "torch", "datasets", "insightface", "checkpoints")
         folders = {roots.kept_as(name): roots.path(name) for name in names}
-        files = json.loads(receipt.read_bytes())["files"]
+        models = json.loads(receipt.read_bytes())["models"]
+        files = [file for model in models for file in model["files"]]
         listed = [folders[file["root"]] / file["path"] for file in files]
         real = [p for p in tmp_path.rglob("*") if p.is_file() and not p.is_symlink()]
         unlisted = {p.name for p in set(real) - set(listed)}

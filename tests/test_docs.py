@@ -20,7 +20,9 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 FORMAT = (ROOT / "bundler" / "FORMAT.md").read_text()
 MODULES = b'[{"path": "", "type": "sentence_transformers.models.Transformer"}]'
-COMMANDS = ("pack", "unpack", "inspect", "verify", "store", "run")
+COMMANDS = (
+    "pack", "unpack", "check", "run", "inspect", "verify", "installed", "remove", "store"
+)  # fmt: skip
 
 
 def blocks(text: str, language: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 from dataclasses import replace
@@ -19,6 +20,7 @@ from bundler.digest import Blob, Digest
 from bundler.receipt import (
     InstalledFile,
     InstalledModel,
+    InstalledPointer,
     Receipt,
     read_receipts,
     receipt_path,
@@ -27,15 +29,30 @@ from bundler.receipt import (
 
 TINY = {"config.json": b"{}", "model.safetensors": b"weights"}
 OTHER = {"config.json": b'{"other": 1}'}
+A = Blob.of(b"a")
 RECEIPT = Receipt(
     bundle=Digest.of(b"bundle"),
-    models=(InstalledModel("hf", "org/tiny", ("tiny", "old/tiny"), "main", commit_hash(TINY)),),
-    files=(
-        InstalledFile("hub", PurePosixPath("models--org--tiny/a é"), Blob.of(b"a"), 7, False),
-        InstalledFile("torch", PurePosixPath("b"), Blob.of(b""), 8, True),
+    models=(
+        InstalledModel(
+            source="hf",
+            name="org/tiny",
+            layout="hf-cache",
+            kind="model",
+            aliases=("tiny", "old/tiny"),
+            specs=("timm:tiny",),
+            needs=("org/other",),
+            revision="main",
+            commit_hash=commit_hash(TINY),
+            size=1,
+            files=(
+                InstalledFile("hub", PurePosixPath("models--org--tiny/a é"), A, 7, False),
+                InstalledFile("/plain", PurePosixPath("b"), Blob.of(b""), 8, True),
+            ),
+            links=(InstalledPointer("hub", PurePosixPath("models--tiny"), "models--org--tiny"),),
+            texts=(InstalledPointer("hub", PurePosixPath("refs/main"), None, "before"),),
+        ),
+        InstalledModel("file", "notes", "flat", None, (), (), (), None, None, 0),
     ),
-    links=(("hub", PurePosixPath("models--tiny")),),
-    texts=(("hub", PurePosixPath("models--org--tiny/refs/main")),),
 )
 GARBAGE: dict[str, bytes] = {
     "nothing": b"",
@@ -43,31 +60,32 @@ GARBAGE: dict[str, bytes] = {
     "no text": b"\xff\xfe\x00",
     "no object": b"[]",
     "null": b"null",
-    "an unknown version": b'{"receipt_version": 2}',
-    "no fields": b'{"receipt_version": 1}',
+    "an earlier version": b'{"receipt_version": 1}',
+    "an unknown version": b'{"receipt_version": 3}',
+    "no fields": b'{"receipt_version": 2}',
     "deep": b"[" * 100_000,
 }
-FIELDS: dict[str, tuple[str, Any]] = {
-    "a number as bundle": ("bundle", 7),
-    "a bundle that is no digest": ("bundle", "sha256:xyz"),
-    "files that are a number": ("files", 7),
-    "files that are numbers": ("files", [7]),
-    "a file without a path": ("files", [{"root": "hub"}]),
-    "a file outside": (
-        "files",
-        [{"root": "hub", "path": "../x", "digest": f"sha256:{'0' * 64}", "size": 1, "found": True}],
-    ),
-    "a file with a number as digest": (
-        "files",
-        [{"root": "hub", "path": "x", "digest": 7, "size": 1, "found": True}],
-    ),
-    "a file with a number as path": (
-        "files",
-        [{"root": "hub", "path": 7, "digest": f"sha256:{'0' * 64}", "size": 1, "found": True}],
-    ),
-    "models that are null": ("models", None),
-    "links that are numbers": ("links", [1, 2]),
-    "a text outside": ("texts", [["hub", "/etc/passwd"]]),
+FILE = {"root": "hub", "path": "x", "digest": f"sha256:{'0' * 64}", "size": 1, "mtime_ns": 1}
+POINTER = {"root": "hub", "path": "x", "text": "y", "before": None}
+FIELDS: dict[str, dict[str, Any]] = {
+    "a number as bundle": {"bundle": 7},
+    "a bundle that is no digest": {"bundle": "sha256:xyz"},
+    "models that are null": {"models": None},
+    "models that are numbers": {"models": [7]},
+    "a number as name": {"name": 7},
+    "a name that is null": {"name": None},
+    "a number as revision": {"revision": 7},
+    "files that are a number": {"files": 7},
+    "files that are numbers": {"files": [7]},
+    "a file without a path": {"files": [{"root": "hub"}]},
+    "a file outside": {"files": [{**FILE, "path": "../x", "found": True}]},
+    "a file with a number as digest": {"files": [{**FILE, "digest": 7, "found": True}]},
+    "a file with a number as path": {"files": [{**FILE, "path": 7, "found": True}]},
+    "a file below no root": {"files": [{**FILE, "root": "elsewhere", "found": True}]},
+    "links that are numbers": {"links": [1, 2]},
+    "a link with a number as text": {"links": [{**POINTER, "text": 7}]},
+    "a text outside": {"texts": [{**POINTER, "path": "/etc/passwd"}]},
+    "a text below no root": {"texts": [{**POINTER, "root": ".."}]},
 }
 
 
@@ -87,7 +105,12 @@ def only_receipt(hf_home: Path) -> Receipt:
 
 def found(receipt: Receipt) -> dict[str, bool]:
     """Whether each file was found there, by the last part of its path."""
-    return {file.path.name: file.found for file in receipt.files}
+    return {file.path.name: file.found for file in files_of(receipt)}
+
+
+def files_of(receipt: Receipt) -> list[InstalledFile]:
+    """The files of all models."""
+    return [file for model in receipt.models for file in model.files]
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
@@ -106,19 +129,19 @@ def test_an_unpack_notes_the_bundle_its_models_and_everything_it_placed(
     result = unpack_below(tmp_path, bundle)
     receipt = only_receipt(tmp_path / "huggingface")
     assert receipt.bundle == result.digest == bundler.inspect(bundle).digest
-    assert set(receipt.models) == {
-        InstalledModel("hf", "tiny", ("org/tiny",), "main", commit_hash(TINY)),
-        InstalledModel("hf", "other", (), "main", commit_hash(OTHER)),
+    assert {(m.spec, m.aliases, m.commit_hash, m.layout, m.size) for m in receipt.models} == {
+        ("tiny", ("org/tiny",), commit_hash(TINY), "hf-cache", sum(map(len, TINY.values()))),
+        ("other", (), commit_hash(OTHER), "hf-cache", sum(map(len, OTHER.values()))),
     }
     hub = tmp_path / "huggingface/hub"
     placed = {path: kind for path, (kind, *_) in tree(hub).items() if kind != "folder"}
-    noted = [file.path for file in receipt.files]
-    noted += [path for _, path in (*receipt.links, *receipt.texts)]
+    noted = [path for model in receipt.models for _, path in model.places]
     assert sorted(map(str, noted)) == sorted(placed)
-    for file in receipt.files:
+    for file in files_of(receipt):
         assert Blob.of((hub / file.path).read_bytes()) == file.blob
-    assert {str(path) for _, path in receipt.links} == {
-        path for path, kind in placed.items() if kind == "link"
+    links = {str(link.path): link for model in receipt.models for link in model.links}
+    assert {path: link.text for path, link in links.items()} == {
+        path: os.readlink(hub / path) for path, kind in placed.items() if kind == "link"
     }
     assert set(found(receipt).values()) == {False}
 
@@ -150,15 +173,15 @@ def test_two_partial_unpacks_equal_one_of_all(bundle: Path, tmp_path: Path) -> N
     unpack_below(tmp_path / "whole", bundle)
     parts, whole = (only_receipt(tmp_path / n / "huggingface") for n in ("parts", "whole"))
     assert parts.bundle == whole.bundle
-    for field in ("models", "files", "links", "texts"):
-        left, right = (timeless(getattr(receipt, field)) for receipt in (parts, whole))
-        assert len(left) == len(right)
-        assert set(left) == set(right)
+    assert timeless(parts) == timeless(whole)
 
 
-def timeless(items: tuple[object, ...]) -> list[object]:
-    """The same without times, which are no two runs' alike."""
-    return [replace(i, mtime_ns=0) if isinstance(i, InstalledFile) else i for i in items]
+def timeless(receipt: Receipt) -> dict[str, InstalledModel]:
+    """The models by name, without times, which are no two runs' alike."""
+    return {
+        model.name: replace(model, files=tuple(replace(file, mtime_ns=0) for file in model.files))
+        for model in receipt.models
+    }
 
 
 def test_unpacking_again_changes_no_receipt(bundle: Path, tmp_path: Path) -> None:
@@ -176,8 +199,46 @@ def test_each_bundle_has_a_receipt_of_its_own(bundle: Path, tmp_path: Path) -> N
         unpack_below(tmp_path / "root", path)
     receipts = {r.bundle: r for r in read_receipts(tmp_path / "root/huggingface")}
     assert set(receipts) == {bundler.inspect(path).digest for path in (bundle, second)}
+
+
+def test_what_another_bundle_brought_is_not_found_but_bundlers_own(
+    bundle: Path, tmp_path: Path
+) -> None:
+    second = tmp_path / "second.tar.zst"
+    make_bundle(second, {"other": OTHER, "org/mine": TINY})
+    root, home = tmp_path / "root", tmp_path / "root/huggingface"
+    write_cache(home / "hub", "org/mine", TINY)
+    for path in (bundle, second, second):
+        unpack_below(root, path)
+    receipts = {r.bundle: r for r in read_receipts(home)}
     name = etag("config.json", OTHER["config.json"])
-    assert found(receipts[bundler.inspect(second).digest]) == {name: True}
+    mine = {etag(path, content): True for path, content in TINY.items()}
+    assert found(receipts[bundler.inspect(second).digest]) == {name: False, **mine}
+
+
+def test_a_model_whose_files_are_all_there_is_noted_too(tmp_path: Path) -> None:
+    path = tmp_path / "bundle.tar.zst"
+    make_bundle(path, {"org/tiny": TINY}, asked=("org/tiny", "org/tiny@v1.0"))
+    root = tmp_path / "root"
+    unpack_below(root, path, only=["org/tiny@v1.0"])
+    (root / "huggingface/hub/models--org--tiny/refs/main").write_text(commit_hash(TINY))
+    unpack_below(root, path)
+    receipt = only_receipt(root / "huggingface")
+    assert {model.spec for model in receipt.models} == {"org/tiny", "org/tiny@v1.0"}
+
+
+def test_what_refs_and_listings_said_before_is_noted(bundle: Path, tmp_path: Path) -> None:
+    repository = write_cache(tmp_path / "huggingface/hub", "other", {"old.txt": b""})
+    for _ in range(2):
+        unpack_below(tmp_path, bundle, only=["other"])
+    (model,) = only_receipt(tmp_path / "huggingface").models
+    said = {text.path.name: (text.text, text.before) for text in model.texts}
+    commit = commit_hash(OTHER)
+    assert said == {
+        "main": (commit, commit_hash({"old.txt": b""})),
+        f"{commit}.json": (None, None),
+    }
+    assert (repository / "refs/main").read_text() == commit
 
 
 @pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
@@ -190,15 +251,17 @@ def test_what_is_no_receipt_counts_as_absent(content: bytes, tmp_path: Path) -> 
     assert only_receipt(tmp_path) == RECEIPT
 
 
-@pytest.mark.parametrize(("field", "value"), FIELDS.values(), ids=FIELDS)
+@pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
 def test_a_receipt_with_a_wrong_field_counts_as_absent(
-    field: str, value: object, tmp_path: Path
+    fields: dict[str, Any], tmp_path: Path
 ) -> None:
     write_receipt(tmp_path, RECEIPT)
     path = receipt_path(tmp_path, RECEIPT.bundle)
     document = json.loads(path.read_text())
-    assert field in document
-    path.write_text(json.dumps({**document, field: value}))
+    record = document if fields.keys() <= document.keys() else document["models"][0]
+    assert fields.keys() <= record.keys()
+    record |= fields
+    path.write_text(json.dumps(document))
     assert list(read_receipts(tmp_path)) == []
 
 

@@ -13,8 +13,10 @@ import typer
 import bundler
 from bundler.cli.check import check
 from bundler.cli.inspect import inspect
+from bundler.cli.installed import installed
 from bundler.cli.output import tell
 from bundler.cli.pack import pack
+from bundler.cli.remove import remove
 from bundler.cli.run import CommandEnded, run_command
 from bundler.cli.store import store
 from bundler.cli.unpack import unpack
@@ -31,7 +33,7 @@ app = typer.Typer(
 )
 _EPILOG = "Exit codes: " + " · ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
 
-for _command in (pack, unpack, check, inspect, verify, store):
+for _command in (pack, unpack, check, inspect, verify, installed, remove, store):
     app.command(epilog=_EPILOG)(_command)
 # What follows the command's name is the command's, options too.
 app.command("run", epilog=_EPILOG, context_settings={"allow_interspersed_args": False})(run_command)

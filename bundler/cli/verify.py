@@ -2,35 +2,93 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 import bundler
-from bundler.cli.options import Bundle, ExpectedDigest, Jobs, Json, parsed_digest, source
+from bundler.cli.options import (
+    ExpectedDigest,
+    HfHome,
+    InsightfaceRoot,
+    Jobs,
+    Json,
+    Root,
+    TorchHome,
+    parsed_digest,
+    roots_of,
+    source,
+)
 from bundler.cli.output import Bars, print_json, tell
-from bundler.errors import DamagedError, amount
+from bundler.digest import Digest
+from bundler.environment import Roots
+from bundler.errors import DamagedError, RequestError, amount
 
 _SHOWN_FAULTS = 20
 
 
 def verify(
-    bundle_: Bundle, digest: ExpectedDigest = None, jobs: Jobs = None, json_: Json = False
+    bundle_: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[BUNDLE]",
+            show_default=False,
+            help="A bundle, or - for standard input; by default all that is installed here.",
+        ),
+    ] = None,
+    digest: ExpectedDigest = None,
+    root: Root = None,
+    hf_home: HfHome = None,
+    torch_home: TorchHome = None,
+    insightface_root: InsightfaceRoot = None,
+    jobs: Jobs = None,
+    json_: Json = False,
 ) -> None:
-    """Compare every digest of a bundle.
+    """Compare every digest of a bundle, or of what is installed.
 
-    Names each bad member, and tells what is whole in a bundle that was cut short.
+    Names each bad member, and tells what is whole in a bundle that was cut short. Without a bundle,
+    names each installed file that is missing or changed, and what puts it right.
     """
+    expected = parsed_digest(digest)
+    if bundle_ is not None:
+        _verify_bundle(bundle_, expected, jobs, json_)
+    elif expected is not None:
+        raise RequestError("--digest is the id of a bundle: name the bundle")
+    else:
+        _verify_installed(roots_of(root, hf_home, torch_home, insightface_root), jobs, json_)
+
+
+def _verify_bundle(name: str, digest: Digest | None, jobs: int | None, json_: bool) -> None:
     from bundler import report
 
-    result = bundler.verify(
-        source(bundle_), digest=parsed_digest(digest), jobs=jobs, progress=Bars()
-    )
+    result = bundler.verify(source(name), digest=digest, jobs=jobs, progress=Bars())
     if json_:
         print_json(result.to_json())
     for fault in result.faults[:_SHOWN_FAULTS]:
         tell(fault.message)
     if result.faults:
         raise DamagedError(
-            f"{report.counted(len(result.faults), 'fault')} in {bundle_}, "
+            f"{report.counted(len(result.faults), 'fault')} in {name}, "
             f"{report.counted(result.checked, 'blob')} right: copy the bundle again"
         )
     if not json_:
         print(f"all {report.counted(result.checked, 'blob')} ({amount(result.size)}) are right")
         print(f"id {result.digest}")
+
+
+def _verify_installed(roots: Roots, jobs: int | None, json_: bool) -> None:
+    from bundler import installed_report, report
+
+    result = bundler.verify_installed(roots, jobs=jobs, progress=Bars())
+    if json_:
+        print_json(result.to_json())
+    else:
+        for line in installed_report.verified(result):
+            print(line)
+    for fault in result.faults[:_SHOWN_FAULTS]:
+        tell(installed_report.faulty(fault))
+    if result.faults:
+        raise DamagedError(
+            f"{report.counted(len(result.faults), 'fault')} in what is installed, "
+            f"{report.counted(result.checked, 'file')} right: unpack again as told"
+        )

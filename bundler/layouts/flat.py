@@ -32,7 +32,12 @@ class Flat:
 
 
 def flattened(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
-    """The models and single files among `snapshots` once more, in the layout `flat`.
+    """The models and single files among `snapshots` once more, in the layout `flat`."""
+    return [form for _, form in plain_forms(snapshots)]
+
+
+def plain_forms(snapshots: Sequence[Snapshot]) -> list[tuple[Snapshot, Snapshot]]:
+    """The same, each with the snapshot that it is a form of.
 
     A model is called by the last part of its name. Where two share that, both are called
     `org--name`; where two revisions of one are there, all but `main` are called `name@revision`.
@@ -42,10 +47,10 @@ def flattened(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
     models = [s for s in snapshots if s.layout == "hf-cache" and s.kind == "model"]
     sharing = Counter(_last(name) for name in {s.name for s in models})
     revisions = Counter(s.name for s in models)
-    flat = []
+    flat: list[tuple[Snapshot, Snapshot]] = []
     for snapshot in snapshots:
         if snapshot.layout == "torch-checkpoints":
-            flat += [_single_file(snapshot, entry, taken) for entry in snapshot.files]
+            flat += [(snapshot, _single_file(snapshot, entry, taken)) for entry in snapshot.files]
         elif snapshot.layout == "hf-cache" and snapshot.kind == "model":
             names = [_dashed(snapshot.name)]
             if sharing[_last(snapshot.name)] == 1:
@@ -55,7 +60,7 @@ def flattened(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
                 names = []
             commit = f"{_dashed(snapshot.name)}@{snapshot.commit_hash}"
             name = _free([*names, *revised, commit], taken)
-            flat.append(replace(snapshot, name=name, layout=Flat.name))
+            flat.append((snapshot, replace(snapshot, name=name, layout=Flat.name)))
     return flat
 
 

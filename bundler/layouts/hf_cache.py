@@ -15,9 +15,10 @@ that names more than is there makes `snapshot_download` fail).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import PurePosixPath
+from typing import Any
 
 from bundler.errors import shown
 from bundler.layouts.placement import Absent, Exists, File, Link, Placement, Text
@@ -66,7 +67,7 @@ def _repository(
         yield Absent(folder / ".no_exist" / commit_hash / entry.path)
     yield Text(
         folder / "trees" / f"{commit_hash}.json",
-        _tree({str(entry.path): _tree_entry(entry) for entry in snapshot.files}),
+        listing({str(entry.path): _tree_entry(entry) for entry in snapshot.files}),
         partial(_merged_tree, snapshot, content),
     )
     revision = relative_path(str(snapshot.revision))
@@ -91,8 +92,18 @@ def _etag(entry: FileEntry) -> str:
     return entry.etag or entry.blob.digest.hex
 
 
-def _tree(files: dict[str, object]) -> str:
+def listing(files: Mapping[str, object]) -> str:
+    """The text that lists `files`, each with what huggingface_hub keeps of it."""
     return json.dumps({"format_version": _TREE_VERSION, "files": files}, sort_keys=True)
+
+
+def listed(text: str) -> dict[str, Any] | None:
+    """The files that a listing names, each with what is said of it; None for what is none."""
+    try:
+        document = json.loads(text)
+        return dict(document["files"]) if document["format_version"] == _TREE_VERSION else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _tree_entry(entry: FileEntry) -> dict[str, object]:
@@ -106,13 +117,11 @@ def _tree_entry(entry: FileEntry) -> dict[str, object]:
 def _merged_tree(snapshot: Snapshot, content: PurePosixPath, text: str, exists: Exists) -> str:
     """The listing with the files that it named before, as far as they are there."""
     try:
-        document = json.loads(text)
-        before = document["files"] if document["format_version"] == _TREE_VERSION else {}
         kept = {
             path: entry
-            for path, entry in before.items()
+            for path, entry in (listed(text) or {}).items()
             if entry["blob_id"] and entry["size"] >= 0 and exists(content / relative_path(path))
         }
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         kept = {}
-    return _tree(kept | {str(entry.path): _tree_entry(entry) for entry in snapshot.files})
+    return listing(kept | {str(entry.path): _tree_entry(entry) for entry in snapshot.files})

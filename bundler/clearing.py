@@ -1,0 +1,161 @@
+"""The only remover below a root: what makes things visible first, every prefix of the work valid.
+
+A folder of which everything goes vanishes by one rename, into a staging folder that no library
+looks into, so that none of them ever sees half of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Set
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from pathlib import Path, PurePosixPath
+
+from bundler.filled import folder_names
+from bundler.folders import Folders
+from bundler.names import folders_above
+from bundler.place import STAGING
+from bundler.whole_file import told
+
+_REMOVED = STAGING / "removed"
+_REF, _LINK, _FILE, _LISTING, _BLOB = range(5)
+"""What single paths are, in the order in which they go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What to do below one root; all paths are below it."""
+
+    texts: Mapping[PurePosixPath, str]
+    """Small files to write anew."""
+    links: Mapping[PurePosixPath, str]
+    """Links to turn."""
+    gone: Set[PurePosixPath]
+    """Files and links to remove."""
+    at_end: Set[PurePosixPath]
+    """Files to remove if nothing is beside them then."""
+    places: Set[PurePosixPath]
+    """Paths whose folders are to be removed if they are empty then."""
+
+
+class Clearing:
+    """One root while something is taken out of it; the counterpart of `place.Target`.
+
+    A context manager: it belongs to one process at a time.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """`root` must be there."""
+        self.root = root
+
+    def __enter__(self) -> Clearing:
+        """Take the lock. Raises TargetError."""
+        with told(self.root, "--root"), ExitStack() as stack:
+            self._folders = stack.enter_context(Folders(self.root))
+            self._folders.lock()
+            stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._folders.__exit__(*error)
+
+    def clear(self, work: Work) -> None:
+        """Do `work`. Raises TargetError; doing it again finishes what was begun."""
+        with told(self.root, "--root"):
+            self._empty_staging()
+            drafts = (_REMOVED / str(number) for number in count())
+            whole = _whole_folders(self.root, work.gone)
+            steps: dict[int, list[PurePosixPath]] = defaultdict(list)
+            for path in sorted(work.gone):
+                if whole.isdisjoint(path.parents):
+                    steps[_step(self.root, path)].append(path)
+            for path, text in work.texts.items():
+                draft = next(drafts)
+                self._write(draft, text)
+                self._folders.rename(draft, path)
+            self._remove(steps[_REF])
+            for path, text in work.links.items():
+                draft = next(drafts)
+                os.symlink(text, draft.name, dir_fd=self._folders.handle(draft.parent))
+                self._folders.rename(draft, path)
+            self._remove(steps[_LINK])
+            for folder in sorted(whole):
+                self._folders.take_out(folder, next(drafts))
+            self._folders.sync()
+            for step in (_FILE, _LISTING, _BLOB):
+                self._remove(steps[step])
+            self._empty_staging()
+            self._remove_empty(work)
+            self._folders.sync()
+
+    def _write(self, path: PurePosixPath, text: str) -> None:
+        parent = self._folders.handle(path.parent)
+
+        def opener(name: str, flags: int) -> int:
+            return os.open(name, flags | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=parent)
+
+        with open(path.name, "wb", opener=opener) as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _remove(self, paths: Iterable[PurePosixPath]) -> None:
+        for path in paths:
+            self._folders.remove(path)
+        self._folders.sync()
+
+    def _remove_empty(self, work: Work) -> None:
+        for folder in reversed(_real_folders(self.root, work.places)):
+            beside = {folder / name for name in folder_names(self.root / folder)}
+            if beside and beside <= work.at_end:
+                self._remove(beside)
+            self._folders.remove_if_empty(folder)
+
+    def _empty_staging(self) -> None:
+        """Drop what was taken out, now or by a run that was killed."""
+        if os.path.lexists(self.root / _REMOVED):
+            self._folders.remove_all(_REMOVED)
+        for folder in (STAGING, STAGING.parent):
+            self._folders.remove_if_empty(folder)
+
+
+def _real_folders(root: Path, paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
+    """The folders on the way to `paths`, the outer ones first, as far as no link is on the way."""
+    real: dict[PurePosixPath, None] = {}
+    for folder in sorted(folders_above(paths), key=lambda folder: len(folder.parts)):
+        above = folder.parent
+        is_reached = not above.parts or above in real
+        if is_reached and (root / folder).is_dir() and not (root / folder).is_symlink():
+            real[folder] = None
+    return list(real)
+
+
+def _step(root: Path, path: PurePosixPath) -> int:
+    """When a path is to go: what makes others visible first, what others lead to last."""
+    if path.parts[1:2] == ("refs",):
+        return _REF
+    if (root / path).is_symlink():
+        return _LINK
+    if path.parts[1:2] == ("trees",):
+        return _LISTING  # Until then it tells a reader that files are missing.
+    return _BLOB if path.parts[1:2] == ("blobs",) else _FILE
+
+
+def _whole_folders(root: Path, gone: Set[PurePosixPath]) -> set[PurePosixPath]:
+    """The highest folders below `root` that hold nothing but what goes."""
+
+    @cache
+    def goes(folder: PurePosixPath) -> bool:
+        with os.scandir(root / folder) as entries:
+            return all(
+                folder / entry.name in gone
+                or (entry.is_dir(follow_symlinks=False) and goes(folder / entry.name))
+                for entry in entries
+            )
+
+    going = {folder for folder in folders_above(gone) if goes(folder)}
+    return {folder for folder in going if going.isdisjoint(folder.parents)}

@@ -1,0 +1,46 @@
+"""Folders that bundler filled, in which everything else is foreign."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from bundler.receipt import InstalledModel, Place
+
+PYTHON_CACHE = "__pycache__"
+"""Where Python keeps what it compiled of the files beside it."""
+_DEPTHS = {"hf-cache": 3, "torch-hub": 2, "insightface": 2}
+"""Parts of the path of such a folder: a snapshot, the code of a repository, a pack."""
+
+
+def filled_folders(model: InstalledModel) -> set[Place]:
+    """The folders that hold nothing but files of `model`, unless somebody else put some there."""
+    folders = set()
+    for root, path in model.places:
+        depth = _DEPTHS.get(model.layout, 0)
+        if model.layout == "hf-datasets":
+            depth = len(path.parts) - 1
+        in_snapshot = root == "hub" and path.parts[1:2] == ("snapshots",)
+        if (in_snapshot or model.layout != "hf-cache") and 0 < depth < len(path.parts):
+            folders.add((root, PurePosixPath(*path.parts[:depth])))
+    return folders
+
+
+def files_below(folder: Place, path: Path) -> Iterator[Place]:
+    """Every file and link below the folder, which is at `path`; not what Python compiled."""
+    root, start = folder
+    for above, folders, files in os.walk(path):
+        if PYTHON_CACHE in folders:
+            folders.remove(PYTHON_CACHE)
+        links = [name for name in folders if os.path.islink(os.path.join(above, name))]
+        for name in (*files, *links):
+            yield root, start / os.path.relpath(os.path.join(above, name), path)
+
+
+def folder_names(path: Path) -> list[str]:
+    """What is in the folder at `path`; nothing if there is none."""
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,153 @@
+"""What of an installation is bundler's own, and what stood there before: facts for its receipt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from bundler.digest import Blob
+from bundler.environment import Roots
+from bundler.layouts.placement import File, Link, Placement, Text
+from bundler.manifest import Snapshot
+from bundler.place import Target
+from bundler.receipt import (
+    InstalledFile,
+    InstalledModel,
+    InstalledPointer,
+    Key,
+    Place,
+    Receipt,
+    key_of,
+)
+from bundler.survey import Survey
+
+_CACHES = ("hub", "torch")
+"""Names of the roots that links in plain folders may lead into."""
+
+
+class Provenance:
+    """Compares what is to be published with what stands there, and with what receipts say of it."""
+
+    def __init__(
+        self,
+        receipts: Iterable[Receipt],
+        work: Mapping[str, Survey],
+        targets: Mapping[str, Target],
+        roots: Roots,
+    ) -> None:
+        """`work`: what is to be done below each root, staged in `targets`, by the root's name."""
+        self._work = work
+        self._targets = targets
+        self._roots = roots
+        self._own: set[Place] = set()
+        self._before: dict[Place, dict[str | None, str | None]] = {}
+        for receipt in receipts:
+            for model in receipt.models:
+                self._own |= {file.place for file in model.files if not file.found}
+                for pointer in (*model.links, *model.texts):
+                    known = self._before.setdefault(pointer.place, {})
+                    known[pointer.text] = pointer.before
+        self._to_write = {
+            (roots.kept_as(name), file.path) for name, todo in work.items() for file in todo.files
+        }
+
+    def models(
+        self, placed: Iterable[tuple[Snapshot, str, Placement]]
+    ) -> tuple[InstalledModel, ...]:
+        """What is installed once all is published; `placed`: snapshot, root's name, placement."""
+        models: dict[Key, InstalledModel] = {}
+        files: dict[Key, dict[Place, InstalledFile]] = {}
+        pointers: dict[Key, tuple[dict[Place, InstalledPointer], ...]] = {}
+        for snapshot, name, placement in placed:
+            key = key_of(snapshot)
+            models.setdefault(key, _model(snapshot))
+            links, texts = pointers.setdefault(key, ({}, {}))
+            if isinstance(placement, File):
+                for file in self._files(name, placement):
+                    files.setdefault(key, {}).setdefault(file.place, file)
+            elif isinstance(placement, Link):
+                link = self._link(name, placement)
+                links[link.place] = link
+            elif isinstance(placement, Text):
+                text = self._text(name, placement)
+                texts[text.place] = text
+        return tuple(
+            replace(
+                model,
+                files=tuple(files.get(key, {}).values()),
+                links=tuple(pointers[key][0].values()),
+                texts=tuple(pointers[key][1].values()),
+            )
+            for key, model in models.items()
+        )
+
+    def _files(self, name: str, file: File) -> Iterable[InstalledFile]:
+        """The file, and the one that it leads to if it is a link out of a plain folder."""
+        work, target = self._work[name], self._targets[name]
+        if file.path in work.edited:
+            return
+        time = work.present.get(file.path)
+        if time is None:
+            time = target.staged_mtime_ns(file.blob)
+        installed = self._file(self._roots.kept_as(name), file.path, file.blob, time)
+        yield installed
+        if name not in _CACHES:
+            link = self._roots.path(name) / file.path
+            leads_to = link if file.path in work.present else target.pointed(file.blob)
+            if leads_to is not None and (leads_to != link or link.is_symlink()):
+                yield from self._in_cache(leads_to, installed)
+
+    def _in_cache(self, place: Path, plain: InstalledFile) -> Iterable[InstalledFile]:
+        """What a link in a plain folder leads to: without it, the plain file would be none."""
+        real = Path(os.path.realpath(place))
+        for name in _CACHES:
+            root = Path(os.path.realpath(self._roots.path(name)))
+            if root in real.parents:
+                path = PurePosixPath(real.relative_to(root))
+                yield self._file(self._roots.kept_as(name), path, plain.blob, plain.mtime_ns)
+
+    def _file(self, root: str, path: PurePosixPath, blob: Blob, mtime_ns: int) -> InstalledFile:
+        place = root, path
+        found = place not in self._own and place not in self._to_write
+        return InstalledFile(root, path, blob, mtime_ns, found)
+
+    def _link(self, name: str, link: Link) -> InstalledPointer:
+        place = self._roots.kept_as(name), link.path
+        there = self._roots.path(name) / link.path
+        now = os.readlink(there) if there.is_symlink() else None
+        if link not in self._work[name].links and now is not None:
+            return InstalledPointer(*place, now, self._before_of(place, now))
+        # One that led nowhere, or astray, is nothing to go back to; an earlier branch is.
+        before = self._before_of(place, now) if link.moved_from else None
+        return InstalledPointer(*place, link.text, before)
+
+    def _text(self, name: str, text: Text) -> InstalledPointer:
+        place = self._roots.kept_as(name), text.path
+        try:
+            now = (self._roots.path(name) / text.path).read_text("utf-8")
+        except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+            now = None
+        content = text.content if text.merge is None else None
+        return InstalledPointer(*place, content, self._before_of(place, now))
+
+    def _before_of(self, place: Place, now: str | None) -> str | None:
+        """What stood at `place` before bundler came, where `now` stands there."""
+        known = self._before.get(place, {})
+        return known[None] if None in known else known.get(now, now)
+
+
+def _model(snapshot: Snapshot) -> InstalledModel:
+    return InstalledModel(
+        source=snapshot.source,
+        name=snapshot.name,
+        layout=snapshot.layout,
+        kind=snapshot.kind,
+        aliases=snapshot.aliases,
+        specs=snapshot.specs,
+        needs=snapshot.needs,
+        revision=snapshot.revision,
+        commit_hash=snapshot.commit_hash,
+        size=snapshot.size,
+    )
