@@ -620,4 +620,6 @@ print(json.dumps([reached, done.returncode, done.stderr, f"{{host}}:{{port}}"]))
 
     def test_a_command_that_is_not_there(self, there: tuple[str, ...], tmp_path: Path) -> None:
         done = ran_in(tmp_path, *there, *BUNDLER_RUN, "--strict", "no-such-command")
-        assert (done.code, done.err.count("\n")) == (2, 1)
+        said, error = done.err.splitlines()
+        assert (done.code, "refuses a network namespace" in said) == (2, True)
+        assert error == "bundler: cannot run 'no-such-command': No such file or directory"
