@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from bundler import namespace
@@ -59,10 +59,12 @@ class AirGap:
             out, _ = process.communicate()
             gap.attempts()      # {"huggingface.co:443": 3}
 
-    A command that still runs when the block is left is killed.
+    A command that still runs when the block is left is killed. `on_fault` gets, before the command
+    starts, what `fault` will be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_fault: Callable[[str], object] = lambda _: None) -> None:
+        self._on_fault = on_fault
         self.fault: str | None = None
         """Why there is no namespace: then only Python programs are kept off the network."""
         self._counters: list[int] = []
@@ -103,6 +105,7 @@ class AirGap:
                 except subprocess.SubprocessError:  # What Popen makes of any error in `enter`.
                     theirs.close()
                     self.fault = ours.recv(1000).decode()
+                    self._on_fault(self.fault)
                     self._process = subprocess.Popen(command, preexec_fn=prepare, **options)
             except OSError as error:
                 raise _not_run(command, error) from None

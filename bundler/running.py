@@ -34,26 +34,23 @@ class Ran:
 
 
 def run_cut_off(
-    command: Sequence[str], environ: Mapping[str, str], on_fault: Callable[[str], None]
+    command: Sequence[str], environ: Mapping[str, str], on_fault: Callable[[str], object]
 ) -> Ran:
     """Run `command` in an air gap; what is sent to this process alone is passed on to it.
 
-    `on_fault` gets, before anything has happened, the reason why there is no namespace. Raises
-    RequestError.
+    `on_fault` gets, before it starts, the reason why there is no namespace. Raises RequestError.
     """
     if not hasattr(signal, "sigwaitinfo"):
         raise RequestError("--strict works on Linux only")
     # From here on, or one that comes early would end bundler and leave the command alone.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
     try:
-        with AirGap() as gap:
+        with AirGap(on_fault) as gap:
             process = gap.start(
                 command,
                 environ,
                 preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before),
             )
-            if gap.fault is not None:
-                on_fault(gap.fault)
             code = _exit_code(process)
             return Ran(code, gap.attempts(), gap.fault is None)
     finally:
