@@ -2,8 +2,8 @@
 
 The caches are complete, made by bundler; the machine is a network namespace without any interface,
 so that every lookup of a name fails at once. Each model is loaded by its name, in a process of its
-own, with no variable but HF_HOME and under offline.env. Seconds are those of the loading alone:
-importing the libraries came before. Lookups are calls of getaddrinfo. It takes about 20 minutes.
+own, with no variable but HF_HOME, and under offline.env. Seconds are those of the call, once the
+library is imported; lookups are calls of getaddrinfo in Python. All of it takes some 20 minutes.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def main() -> None:
     with TemporaryDirectory(prefix="bundler-silence-") as folder:
         target = _target(Path(folder))
         settings: dict[str, tuple[list[str], dict[str, str]]] = {
-            "offline.env": ([*UNDER_OFFLINE_ENV], {}),
             "HF_HOME alone": ([], {"HF_HOME": str(target.hub_cache.parent)}),
+            "offline.env": ([*UNDER_OFFLINE_ENV], {}),
         }
         figures = {
             name: {load: _loaded(target, load, *setting) for load in _loads()}
@@ -63,14 +63,15 @@ def main() -> None:
     )
     libraries = {library: version(library) for library in LIBRARIES}
     print(f"\n{machine}; {', '.join(f'{name} {libraries[name]}' for name in libraries)}\n")
-    print("| | HF_HOME alone | | offline.env | |\n| --- | --- | --- | --- | --- |")
-    print("| load | seconds | lookups | seconds | lookups |")
+    columns = [f"{what}, {name}" for name in settings for what in ("seconds", "lookups")]
+    print(f"| load | {' | '.join(columns)} |\n| --- | --- | --- | --- | --- |")
     for load in _loads():
-        without, under = figures["HF_HOME alone"][load], figures["offline.env"][load]
-        print(
-            f"| {load} | {without['seconds']:.1f} | {without['lookups']} "
-            f"| {under['seconds']:.1f} | {under['lookups']} |"
-        )
+        cells = [
+            cell
+            for name in settings
+            for cell in (f"{figures[name][load]['seconds']:.2f}", figures[name][load]["lookups"])
+        ]
+        print(f"| {load} | {' | '.join(map(str, cells))} |")
     if arguments.json:
         document = {"machine": machine, "libraries": libraries, "figures": figures}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
@@ -115,7 +116,7 @@ def _loaded(target: Target, load: str, before: list[str], variables: dict[str, s
     return figures
 
 
-def load(name: str) -> None:
+def measure(name: str) -> None:
     """Load one model in this process, and print what that took."""
     module, function, arguments = _loads()[name]
     call: Callable[..., object] = import_module(module)
@@ -135,6 +136,6 @@ def load(name: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--load"]:
-        load(sys.argv[2])
+        measure(sys.argv[2])
     else:
         main()

@@ -23,17 +23,17 @@ from target import Target, Wanted, carry, listed
 TODAY = "of today"
 """The version that is installed beside pytest."""
 
-HUBS = {
-    "0.23.5": "the oldest that people still have",
-    "0.36.2": "the last before 1.0, which transformers 4 needs",
-    "1.5.0": "does not know CACHEDIR.TAG",
-    "1.20.1": "asks a network when it makes headers",
-    "1.25.1": "wants every file that trees/ lists",
-    "1.33.0": "knows of blobs that repositories share",
-    "2.0.0": "has another web client",
-    TODAY: "",
-}
-"""Versions of huggingface_hub, and what is new or old in each."""
+HUBS = (
+    "0.23.5",
+    "0.36.2",  # the last before 1.0, and beneath transformers 4
+    "1.5.0",  # knows no CACHEDIR.TAG yet
+    "1.20.1",  # asks a network whenever it makes headers
+    "1.25.1",  # misses every file that trees/ lists and snapshots/ has not
+    "1.33.0",  # knows of blobs that repositories share
+    "2.0.0",  # has another web client
+    TODAY,
+)
+"""Versions of huggingface_hub, each with something that those before it have not."""
 
 TRANSFORMERS = ("4.57.6", TODAY)
 """Versions of transformers; the former with a huggingface_hub before 1.0."""
