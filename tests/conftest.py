@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 from loopback_hub import LoopbackHub
 from loopback_proxy import LoopbackProxy
 from loopback_web import LoopbackWeb
+from network_trace import tracing
+from target import air_gap_command
 
 # For machines that have other work to do, and for runs that can be repeated.
 settings.register_profile(
@@ -83,3 +85,23 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     yield mount
     if os.path.ismount(folder):
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def air_gap() -> tuple[str, ...]:
+    """What runs a command on a machine without a network."""
+    command = air_gap_command()
+    if command is None:
+        pytest.skip("this system refuses unshare -n")
+    return command
+
+
+@pytest.fixture(scope="module")
+def tracer(air_gap: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """What keeps the calls that network_trace.network_calls reads; empty if it cannot be had."""
+    command = tracing(tmp_path_factory.mktemp("trace") / "calls")
+    try:
+        works = subprocess.run([*air_gap, *command, "true"], capture_output=True, check=False)
+    except FileNotFoundError:
+        return ()
+    return command if works.returncode == 0 else ()

@@ -58,6 +58,12 @@ def insightface() -> Interpreter | None:
     return Interpreter(python) if python else None
 
 
+def version(library: str, number: str) -> Interpreter | None:
+    """One that has another version of a library, if the environment names a folder of such."""
+    folder = os.environ.get("BUNDLER_TEST_VERSIONS")
+    return Interpreter(packages=os.path.join(folder, f"{library}-{number}")) if folder else None
+
+
 def has(*libraries: str) -> bool:
     """Whether these are installed beside pytest; they are not imported."""
     return all(find_spec(library) is not None for library in libraries)
@@ -431,11 +437,47 @@ def _tables(folder: Path) -> Facts:
     return {"rows": {"train": rows[:25], "test": rows[25:]}}
 
 
+# diffusers.
+
+
+def _diffusion(folder: Path) -> Facts:
+    """A pipeline of two parts, which makes pictures of 8 by 8 points in two steps."""
+    torch, diffusers = import_module("torch"), import_module("diffusers")
+    torch.manual_seed(0)
+    model = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(4, 8),
+        norm_num_groups=2,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )
+    # Not the usual schedule: without its file the picture would be another one.
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=10, beta_schedule="squaredcos_cap_v2")
+    pipeline = diffusers.DDPMPipeline(model, scheduler)
+    pipeline.save_pretrained(folder / "tiny-ddpm")
+    return {"tiny-ddpm": pictured(pipeline)}
+
+
+def pictured(pipeline: Any) -> Facts:
+    """The weights of a pipeline, and the picture that it makes."""
+    noise = import_module("torch").manual_seed(1)
+    picture = pipeline(generator=noise, num_inference_steps=2, output_type="np").images[0]
+    return {
+        "class": type(pipeline).__name__,
+        "weights": weights_digest(pipeline.unet),
+        "picture": [round(float(value), 4) for value in picture.flatten()],
+    }
+
+
 KINDS: Mapping[str, Callable[[Path], Facts]] = {
     "vision": _vision,
     "torch": _torch_files,
     "faces": _faces,
     "tables": _tables,
+    "diffusion": _diffusion,
 }
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ SAMPLE_RATE = 16_000
 PICTURE_SIZE = 32
 PICTURE_MEAN, PICTURE_DEVIATION = 0.5, 0.25
 
+HELLO_WORLD = -0.0344772
+"""The first value of what the real all-MiniLM-L6-v2 makes of "hello world"."""
+
 SECOND_COPIES: Files = {
     "tf_model.h5": b"\x89HDF the same weights",
     "flax_model.msgpack": b"\x00the same weights",
@@ -81,6 +84,12 @@ def second_copies(files: Files) -> Files:
     """`files` and what real repositories keep beside: the same weights for other frameworks."""
     has_safetensors = any(path.endswith(".safetensors") for path in files)
     return files | SECOND_COPIES | (PICKLED_COPY if has_safetensors else {})
+
+
+def digests_of(files: Files) -> dict[str, str]:
+    """The sha256 of each file."""
+    contents = {p: c if isinstance(c, bytes) else c.read_bytes() for p, c in files.items()}
+    return {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
 
 
 def minilm() -> Files:

@@ -28,10 +28,11 @@ def load(model: str, name: str, revision: str | None) -> Facts:
     return facts(loaded.eval(), processor, said)
 
 
-found: dict[str, Facts] = {}
-for case, *arguments in json.loads(sys.argv[1]):
-    try:
-        found[case] = load(*arguments)
-    except Exception:
-        found[case] = {"error": traceback.format_exc()}
-print(json.dumps(found))
+if __name__ == "__main__":
+    found: dict[str, object] = {"version": transformers.__version__}
+    for case, *arguments in json.loads(sys.argv[1]):
+        try:
+            found[case] = load(*arguments)
+        except Exception:
+            found[case] = {"error": traceback.format_exc()}
+    print(json.dumps(found))
