@@ -34,17 +34,22 @@ def settled(
     return work.keeping(set_before)
 
 
-def without_moves(receipt: Receipt, work: Mapping[str, Survey], roots: Roots) -> Receipt:
-    """`receipt` before anything was moved, by the surveys of each root."""
-    to_move = {
+def without_moves(
+    receipt: Receipt, work: Mapping[str, Survey], roots: Roots, *, kept: bool
+) -> Receipt:
+    """`receipt` without the refs and branches that were not moved, by the surveys of each root.
+
+    `kept`: those that stay; else also those that are still to be moved.
+    """
+    unmoved = {
         (roots.kept_as(name), move.path)
         for name, survey in work.items()
         for move in survey.moves
-        if not move.is_kept
+        if move.is_kept or not kept
     }
 
     def left(pointers: tuple[InstalledPointer, ...]) -> tuple[InstalledPointer, ...]:
-        return tuple(pointer for pointer in pointers if pointer.place not in to_move)
+        return tuple(pointer for pointer in pointers if pointer.place not in unmoved)
 
     models = (replace(m, links=left(m.links), texts=left(m.texts)) for m in receipt.models)
     return replace(receipt, models=tuple(models))

@@ -94,7 +94,8 @@ def install(
         forms = [*((snapshot, snapshot) for snapshot in snapshots), *plain]
         origins = Provenance(known.receipts, work, targets, roots)
         receipt = Receipt(reader.digest, origins.models(_by_model(forms, targets)))
-        unmoved = without_moves(receipt, work, roots)
+        receipt = without_moves(receipt, work, roots, kept=True)
+        unmoved = without_moves(receipt, work, roots, kept=False)
         write_receipt(roots.hf_home, unmoved)
         for name, target in targets.items():
             target.publish(work[name])

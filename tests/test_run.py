@@ -18,7 +18,7 @@ import pytest
 from command import Ran, command_environment, run, start
 from kinds import has, nets
 from memory_source import make_bundle
-from test_load import LEFTOVERS
+from target import LEFTOVERS
 
 from bundler.air_gap import UNKNOWN, AirGap
 from bundler.errors import RequestError
