@@ -16,6 +16,7 @@ from posixpath import basename
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from bundler.answers import WrongSizeError
 from bundler.digest import COPY_SIZE, Blob, Digest, Stream, git_hash
 from bundler.errors import (
     BundlerError,
@@ -29,7 +30,7 @@ from bundler.patience import Cancelled, Patience, TransientError
 from bundler.progress import Meter, Progress
 from bundler.remote import RemoteFile
 from bundler.store import BlobStore
-from bundler.web import NoPartsError, Web, WrongSizeError, opener
+from bundler.web import NoPartsError, Web, opener
 from bundler.whole_file import told
 
 PARALLEL = 8

@@ -18,11 +18,14 @@ from urllib.parse import quote
 
 import httpx2
 
+from bundler.addresses import host_of, is_address, origin
+from bundler.answers import LARGEST_FILE
 from bundler.digest import Digest
 from bundler.errors import RequestError, UnavailableError, shown
 from bundler.names import plain_text
+from bundler.refusals import Explain, unexplained
 from bundler.remote import RemoteFile, RemoteSnapshot
-from bundler.web import LARGEST_FILE, Explain, Web, host_of, is_address, opener, origin
+from bundler.web import Web, opener
 
 try:
     from huggingface_hub import constants, get_token, hf_hub_url
@@ -193,7 +196,7 @@ class Hub:
             parse = partial(_page, seen=seen, read=read)
             page = self._web.read(urls, _LONGEST_ANSWER, parse, explain)
             yield from page.entries
-            explain = _unexplained  # It is there: what is said of a later page is of that alone.
+            explain = unexplained  # It is there: what is said of a later page is of that alone.
             following = page.following
             seen.add(following)
             urls = [e + following for e in self._endpoints] + [page.link] if following else []
@@ -339,10 +342,6 @@ class _Info:
         files = [_Listed.of_sibling(sibling) for sibling in siblings] if has_sizes else None
         license = _license(card) if isinstance(card, dict) else None
         return cls(name, commit_hash, bool(info.get("gated")), license, files)
-
-
-def _unexplained(_: object) -> None:
-    return None
 
 
 @dataclass(frozen=True, slots=True)

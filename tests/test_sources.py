@@ -20,13 +20,14 @@ from loopback_hub import LoopbackHub
 from loopback_web import LoopbackWeb
 
 import bundler
+from bundler.addresses import Mirror
 from bundler.digest import Digest
 from bundler.hub import Hub
 from bundler.layouts import LAYOUTS
 from bundler.remote import RemoteSnapshot
 from bundler.sources import SOURCES, resolve
 from bundler.spec import Spec
-from bundler.web import Mirror, Web
+from bundler.web import Web
 
 Files = Mapping[str, bytes]
 
