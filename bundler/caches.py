@@ -19,7 +19,7 @@ from typing import Any
 
 from bundler.catalogues import catalogue
 from bundler.code import HUBCONF
-from bundler.digest import Digest
+from bundler.digest import SHA1, SHA256, Digest
 from bundler.environment import Roots
 from bundler.errors import BundlerError, DamagedError, RequestError, UnavailableError
 from bundler.layouts.hf_cache import repository_folder
@@ -29,8 +29,6 @@ from bundler.remote import Copy, RemoteFile, RemoteSnapshot
 from bundler.selection import weight_formats
 
 _SCHEMES = {"model": "hf", "dataset": "dataset", "space": "space"}
-_COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"(model|dataset|space)s--(.+)")
 _LARGEST_INDEX = 64 << 20
 """Bytes of a list of shards, or of a repository's files."""
@@ -162,14 +160,14 @@ class Caches:
         for revision in ("main", "master") if ref is None else (ref,):
             folder = self._roots.torch_home / code_folder(name, revision)
             if (folder / HUBCONF).is_file():
-                at_commit = re.search("_([0-9a-f]{40})$", os.path.realpath(folder))
+                last = os.path.realpath(folder).rpartition("_")[2]
                 return RemoteSnapshot(
                     source="torchhub",
                     name=name,
                     layout="torch-hub",
                     files=_folder(folder),
                     revision=revision,
-                    commit_hash=at_commit[1] if at_commit else None,
+                    commit_hash=last if SHA1.fullmatch(last) else None,
                     specs=specs,
                 )
         raise UnavailableError(
@@ -255,13 +253,10 @@ def _commit(folder: Path, revision: str) -> str | None:
     if ".." not in revision.split("/"):
         with suppress(OSError, ValueError):
             commit_hash = (folder / "refs" / revision).read_text("ascii").strip()
-            if (
-                _COMMIT_HASH.fullmatch(commit_hash)
-                and (folder / "snapshots" / commit_hash).is_dir()
-            ):
+            if SHA1.fullmatch(commit_hash) and (folder / "snapshots" / commit_hash).is_dir():
                 return commit_hash
     found = [path.name for path in _entries(folder / "snapshots")]
-    found = [name for name in found if _COMMIT_HASH.fullmatch(name)]
+    found = [name for name in found if SHA1.fullmatch(name)]
     found = [name for name in found if len(revision) >= 7 and name.startswith(revision)]
     return found[0] if len(found) == 1 else None
 
@@ -270,7 +265,7 @@ def _revisions(folder: Path) -> set[str]:
     """What a repository can be asked for here: its refs, and commits that none of them names."""
     refs = {path.relative_to(folder / "refs").as_posix() for path in _below(folder / "refs")}
     named = {ref: _commit(folder, ref) for ref in refs}
-    found = {p.name for p in _entries(folder / "snapshots") if _COMMIT_HASH.fullmatch(p.name)}
+    found = {p.name for p in _entries(folder / "snapshots") if SHA1.fullmatch(p.name)}
     return {ref for ref, commit in named.items() if commit} | (found - {*named.values()})
 
 
@@ -281,12 +276,9 @@ def _file(path: Path, inner: str, listed: Mapping[str, Any]) -> RemoteFile:
     """
     etag = basename(os.readlink(path)) if path.is_symlink() else ""
     etag = str(listed.get("lfs_sha256") or listed.get("blob_id") or etag)
-    digest = Digest(etag) if _SHA256.fullmatch(etag) else None
-    git_sha1 = etag if _COMMIT_HASH.fullmatch(etag) else None
-    known: dict[str, Any] = {"digest": digest, "git_sha1": git_sha1, "etag": etag or None}
-    if digest or git_sha1:
-        known["identity"] = str(digest) if digest else f"git:{git_sha1}"
-    file = local_file(path, inner, **known)
+    digest = Digest(etag) if SHA256.fullmatch(etag) else None
+    git_sha1 = etag if SHA1.fullmatch(etag) else None
+    file = local_file(path, inner, digest=digest, git_sha1=git_sha1, etag=etag or None)
     if listed and file.size != listed.get("lfs_size", listed.get("size")):
         raise DamagedError(f"{path} has another size than the list of files has")
     return file

@@ -249,8 +249,12 @@ class _Adoption(_Arrival):
                     with closing(copy.open(0)) as content:
                         blob = self._blob_of(content, self._meter.add)
                 except (DamagedError, RequestError) as error:
-                    is_own = self.file.identity.startswith("file:")
-                    if isinstance(error, _MismatchError) and self.file.is_here and not is_own:
+                    file = self.file
+                    if (
+                        isinstance(error, _MismatchError)
+                        and file.is_here
+                        and file.is_known_by_content
+                    ):
                         raise DamagedError(
                             f"{self.what} is damaged in {copy.path}: delete it, and have it "
                             "downloaded again"

@@ -20,11 +20,11 @@ import httpx2
 
 from bundler.addresses import host_of, is_address, origin
 from bundler.answers import LARGEST_FILE
-from bundler.digest import Digest
+from bundler.digest import SHA1, Digest
 from bundler.errors import RequestError, UnavailableError, shown
 from bundler.names import plain_text
 from bundler.refusals import Explain, unexplained
-from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.remote import RemoteFile, RemoteSnapshot, content_identity
 from bundler.web import Web, opener
 
 try:
@@ -35,7 +35,6 @@ except ValueError:  # It takes HF_ENDPOINT apart when it is imported.
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 LAYOUT = "hf-cache"
-_COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 _SHORT_HASH = re.compile(r"[0-9a-f]{7,39}")
 _NEXT_PAGE = re.compile(r"<(?P<link>[^<>]*?(?P<path>/api/[^<>]*))>\s*;\s*rel=\"?next\"?")
 _LISTING_LIMIT = 50_000
@@ -210,7 +209,7 @@ class Hub:
         return RemoteFile(
             path=listed.path,
             open=open_,
-            identity=str(digest) if digest else f"git:{blob_id}" if blob_id else urls[-1],
+            identity=content_identity(digest, blob_id) or urls[-1],
             size=listed.size,
             digest=digest,
             git_sha1=None if digest else blob_id,
@@ -313,7 +312,7 @@ class _Listed:
         if type(path) is not str or type(size) is not int or not 0 <= size <= LARGEST_FILE:
             raise ValueError("no path, or no size")
         path.encode()  # Raises UnicodeError for half a character, which no address can hold.
-        if blob_id is not None and not _COMMIT_HASH.fullmatch(blob_id):
+        if blob_id is not None and not SHA1.fullmatch(blob_id):
             raise ValueError("no git id")
         return cls(path, size, Digest(lfs[sha256]) if lfs is not None else None, blob_id)
 
@@ -333,7 +332,7 @@ class _Info:
         """Raises ValueError and the like for what no hub says."""
         info = json.loads(text)
         name, commit_hash = info["id"], info["sha"]
-        if not _COMMIT_HASH.fullmatch(commit_hash):
+        if not SHA1.fullmatch(commit_hash):
             raise ValueError("no commit")
         hf_hub_url(name, "-")  # Raises HFValidationError, which is a ValueError, for what is none.
         card = info.get("cardData")
@@ -371,7 +370,7 @@ def _page(
 
 def _commit_of(entry: dict[str, Any]) -> str:
     """The hash of a commit that the Hub lists. Raises ValueError and the like."""
-    if not _COMMIT_HASH.fullmatch(entry["id"]):
+    if not SHA1.fullmatch(entry["id"]):
         raise ValueError("no commit")
     return str(entry["id"])
 

@@ -50,6 +50,19 @@ class RemoteFile:
     is_here: bool = False
     """Whether the file is one of this machine, and looked for nowhere else."""
 
+    @property
+    def is_known_by_content(self) -> bool:
+        """Whether `identity` is what `content_identity` gives, which any copy has."""
+        digest, git = content_identity(self.digest, None), content_identity(None, self.git_sha1)
+        return self.identity in (digest, git)
+
+
+def content_identity(digest: Digest | None, git_sha1: str | None) -> str | None:
+    """A `RemoteFile.identity` that is the same wherever the content is; None if nothing tells."""
+    if digest is not None:
+        return str(digest)
+    return None if git_sha1 is None else f"git:{git_sha1}"
+
 
 PathInside = Callable[[str], str | None]
 """From the path of a member of an archive to that of the file it becomes; None: not wanted."""
