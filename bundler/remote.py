@@ -24,13 +24,11 @@ class Copy:
 class RemoteFile:
     """One file upstream.
 
-    `open(offset)` gives a stream of the content from byte `offset` on; the caller closes it. It
-    raises UnavailableError. `part(start, stop)`, where there is one, gives the bytes from the one
-    to before the other, and raises `web.NoPartsError` if the server cannot. `identity` names
-    exactly this content and stays the same from run to run: it is what an interrupted download is
-    found by. `size` is in bytes, None if unknown; `digest` is upstream's sha256, `sha256_prefix`
-    the beginning of it and `git_sha1` its git blob id, where it states one. `copies` are files of
-    this machine that may have the content.
+    `open(start)` gives a stream of the content from byte `start` on; the caller closes it. It
+    raises UnavailableError. `identity` names exactly this content and stays the same from run to
+    run: it is what an interrupted download is found by. `size` is in bytes, None if unknown;
+    `digest` is upstream's sha256, `sha256_prefix` the beginning of it and `git_sha1` its git blob
+    id, where it states one. `copies` are files of this machine that may have the content.
     """
 
     path: str
@@ -44,6 +42,10 @@ class RemoteFile:
     resumes: bool = True
     """Whether what comes from an offset is sure to be of the same content as what came before."""
     part: Callable[[int, int], Stream] | None = None
+    """As `open`, up to before another byte, for several threads at once.
+
+    It raises `web.NoPartsError` if the server gives no parts; None: parts are not to be asked for.
+    """
     elsewhere: Callable[[], object] = lambda: None
     """Called when a try went wrong: the next one is to begin with another place, if there is."""
     copies: tuple[Copy, ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
@@ -30,8 +30,12 @@ _MOST_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 T = TypeVar("T")
-Open = Callable[..., Stream]
-"""From the first byte wanted, and perhaps the one to end before, to the content between."""
+
+
+class Open(Protocol):
+    """Gives the content from byte `start` on, perhaps only up to before byte `stop`."""
+
+    def __call__(self, start: int, stop: int | None = None, /) -> Stream: ...
 
 
 class NoPartsError(UnavailableError):
