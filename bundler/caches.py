@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from posixpath import basename
 from typing import Any
@@ -108,7 +110,7 @@ class Caches:
                 f"{name} is not whole in {self._roots.hub}: {what} missing or cut short; have it "
                 "downloaded again, or leave it out"
             )
-        main, *others = self._names(kind, name)
+        main, *others = self._names[kind, os.path.realpath(folder)]
         return RemoteSnapshot(
             source=source,
             name=main,
@@ -121,15 +123,14 @@ class Caches:
             specs=specs,
         )
 
-    def _names(self, kind: str, name: str) -> list[str]:
-        """All names of a repository here: that of its folder first, then those of links to it."""
-        real = os.path.realpath(self._repository(kind, name))
-        names = {
-            other
-            for other_kind, other in self._repositories()
-            if other_kind == kind and os.path.realpath(self._repository(kind, other)) == real
-        }
-        return sorted(names, key=lambda n: (self._repository(kind, n).is_symlink(), n))
+    @cached_property
+    def _names(self) -> Mapping[tuple[str, str], list[str]]:
+        """All names of a repository, by its kind and folder: the folder's, then those of links."""
+        names: dict[tuple[str, str], list[tuple[bool, str]]] = defaultdict(list)
+        for kind, name in self._repositories():
+            folder = self._repository(kind, name)
+            names[kind, os.path.realpath(folder)].append((folder.is_symlink(), name))
+        return {at: [name for _, name in sorted(found)] for at, found in names.items()}
 
     def _absence(self, folder: Path, name: str, revision: str) -> str:
         if folder.is_dir():
