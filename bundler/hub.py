@@ -41,6 +41,8 @@ _LISTING_LIMIT = 50_000
 """Files from which on the Hub's description may be cut short, and the tree is asked instead."""
 _LONGEST_ANSWER = 64 << 20
 """Bytes; the description of 50,000 files has some 15 million."""
+_MOST_VALUES = 1 << 20
+"""In an answer, by its commas and brackets: that description has 400,000 of them."""
 _MOST_PAGES = 1_000
 """Of 1,000 files or 50 commits each."""
 
@@ -330,7 +332,7 @@ class _Info:
     @classmethod
     def parse(cls, text: bytes, _: object) -> _Info:
         """Raises ValueError and the like for what no hub says."""
-        info = json.loads(text)
+        info = _document(text)
         name, commit_hash = info["id"], info["sha"]
         if not SHA1.fullmatch(commit_hash):
             raise ValueError("no commit")
@@ -359,13 +361,23 @@ def _page(
     read: Callable[[dict[str, Any]], T],
 ) -> _Page[T]:
     """Raises ValueError and the like for what is no page, or leads to one that was `seen`."""
-    entries = [read(entry) for entry in json.loads(text)]
+    entries = [read(entry) for entry in _document(text)]
     found = _NEXT_PAGE.search(headers.get("Link", ""))
     if found is None or not entries:
         return _Page(entries)
     if found["path"] in seen or not is_address(found["link"]):
         raise ValueError("the same page again, or none")
     return _Page(entries, found["link"], found["path"])
+
+
+def _document(text: bytes) -> Any:
+    """Raises ValueError for what is no JSON, or has so many values that they fill the memory.
+
+    An empty list takes thirty times its text.
+    """
+    if sum(map(text.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise ValueError("more values than any hub sends")
+    return json.loads(text)
 
 
 def _commit_of(entry: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import NOWHERE, Ran, run, start
+from command import NOWHERE, Ran, peak_memory, run, start
 from loopback import Fault, Site
 from loopback_hub import LoopbackHub
 from loopback_web import LoopbackWeb
@@ -311,21 +311,6 @@ class TestParts:
             assert process.returncode == 0
         small, large = peaks.values()
         assert large < small + 48 * MB
-
-
-def peak_memory(process: subprocess.Popen[bytes]) -> int:
-    """The most bytes that a process has had in memory, by proc(5); waits for its end."""
-    peak = 0
-    while True:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        found = re.search(r"VmHWM:\s*(\d+) kB", status)
-        peak = max(peak, int(found[1]) * 1024 if found else 0)
-        try:
-            process.wait(0.02)
-        except subprocess.TimeoutExpired:
-            continue
-        assert peak
-        return peak
 
 
 class TestLinks:
