@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from posixpath import basename
 from typing import Any
 
 from bundler.catalogues import catalogue
 from bundler.code import HUBCONF
-from bundler.digest import Digest
+from bundler.digest import SHA1, SHA256, Digest
 from bundler.environment import Roots
 from bundler.errors import BundlerError, DamagedError, RequestError, UnavailableError
 from bundler.layouts.hf_cache import repository_folder
@@ -29,8 +31,6 @@ from bundler.remote import Copy, RemoteFile, RemoteSnapshot
 from bundler.selection import weight_formats
 
 _SCHEMES = {"model": "hf", "dataset": "dataset", "space": "space"}
-_COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"(model|dataset|space)s--(.+)")
 _LARGEST_INDEX = 64 << 20
 """Bytes of a list of shards, or of a repository's files."""
@@ -110,7 +110,7 @@ class Caches:
                 f"{name} is not whole in {self._roots.hub}: {what} missing or cut short; have it "
                 "downloaded again, or leave it out"
             )
-        main, *others = self._names(kind, name)
+        main, *others = self._names[kind, os.path.realpath(folder)]
         return RemoteSnapshot(
             source=source,
             name=main,
@@ -123,15 +123,14 @@ class Caches:
             specs=specs,
         )
 
-    def _names(self, kind: str, name: str) -> list[str]:
-        """All names of a repository here: that of its folder first, then those of links to it."""
-        real = os.path.realpath(self._repository(kind, name))
-        names = {
-            other
-            for other_kind, other in self._repositories()
-            if other_kind == kind and os.path.realpath(self._repository(kind, other)) == real
-        }
-        return sorted(names, key=lambda n: (self._repository(kind, n).is_symlink(), n))
+    @cached_property
+    def _names(self) -> Mapping[tuple[str, str], list[str]]:
+        """All names of a repository, by its kind and folder: the folder's, then those of links."""
+        names: dict[tuple[str, str], list[tuple[bool, str]]] = defaultdict(list)
+        for kind, name in self._repositories():
+            folder = self._repository(kind, name)
+            names[kind, os.path.realpath(folder)].append((folder.is_symlink(), name))
+        return {at: [name for _, name in sorted(found)] for at, found in names.items()}
 
     def _absence(self, folder: Path, name: str, revision: str) -> str:
         if folder.is_dir():
@@ -162,14 +161,14 @@ class Caches:
         for revision in ("main", "master") if ref is None else (ref,):
             folder = self._roots.torch_home / code_folder(name, revision)
             if (folder / HUBCONF).is_file():
-                at_commit = re.search("_([0-9a-f]{40})$", os.path.realpath(folder))
+                last = os.path.realpath(folder).rpartition("_")[2]
                 return RemoteSnapshot(
                     source="torchhub",
                     name=name,
                     layout="torch-hub",
                     files=_folder(folder),
                     revision=revision,
-                    commit_hash=at_commit[1] if at_commit else None,
+                    commit_hash=last if SHA1.fullmatch(last) else None,
                     specs=specs,
                 )
         raise UnavailableError(
@@ -255,13 +254,10 @@ def _commit(folder: Path, revision: str) -> str | None:
     if ".." not in revision.split("/"):
         with suppress(OSError, ValueError):
             commit_hash = (folder / "refs" / revision).read_text("ascii").strip()
-            if (
-                _COMMIT_HASH.fullmatch(commit_hash)
-                and (folder / "snapshots" / commit_hash).is_dir()
-            ):
+            if SHA1.fullmatch(commit_hash) and (folder / "snapshots" / commit_hash).is_dir():
                 return commit_hash
     found = [path.name for path in _entries(folder / "snapshots")]
-    found = [name for name in found if _COMMIT_HASH.fullmatch(name)]
+    found = [name for name in found if SHA1.fullmatch(name)]
     found = [name for name in found if len(revision) >= 7 and name.startswith(revision)]
     return found[0] if len(found) == 1 else None
 
@@ -270,7 +266,7 @@ def _revisions(folder: Path) -> set[str]:
     """What a repository can be asked for here: its refs, and commits that none of them names."""
     refs = {path.relative_to(folder / "refs").as_posix() for path in _below(folder / "refs")}
     named = {ref: _commit(folder, ref) for ref in refs}
-    found = {p.name for p in _entries(folder / "snapshots") if _COMMIT_HASH.fullmatch(p.name)}
+    found = {p.name for p in _entries(folder / "snapshots") if SHA1.fullmatch(p.name)}
     return {ref for ref, commit in named.items() if commit} | (found - {*named.values()})
 
 
@@ -281,12 +277,9 @@ def _file(path: Path, inner: str, listed: Mapping[str, Any]) -> RemoteFile:
     """
     etag = basename(os.readlink(path)) if path.is_symlink() else ""
     etag = str(listed.get("lfs_sha256") or listed.get("blob_id") or etag)
-    digest = Digest(etag) if _SHA256.fullmatch(etag) else None
-    git_sha1 = etag if _COMMIT_HASH.fullmatch(etag) else None
-    known: dict[str, Any] = {"digest": digest, "git_sha1": git_sha1, "etag": etag or None}
-    if digest or git_sha1:
-        known["identity"] = str(digest) if digest else f"git:{git_sha1}"
-    file = local_file(path, inner, **known)
+    digest = Digest(etag) if SHA256.fullmatch(etag) else None
+    git_sha1 = etag if SHA1.fullmatch(etag) else None
+    file = local_file(path, inner, digest=digest, git_sha1=git_sha1, etag=etag or None)
     if listed and file.size != listed.get("lfs_size", listed.get("size")):
         raise DamagedError(f"{path} has another size than the list of files has")
     return file

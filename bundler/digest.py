@@ -10,7 +10,9 @@ from typing import Protocol
 
 from bundler.errors import DamagedError, shown
 
-_HEX = re.compile(r"[0-9a-f]{64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA1 = re.compile(r"[0-9a-f]{40}")
+"""By which git names commits and blobs alike."""
 COPY_SIZE = 1 << 20
 """Bytes moved in one step wherever a stream is copied; hashlib lets other threads run meanwhile."""
 
@@ -34,7 +36,7 @@ class Digest:
     hex: str
 
     def __post_init__(self) -> None:
-        if not _HEX.fullmatch(self.hex):
+        if not SHA256.fullmatch(self.hex):
             raise ValueError(f"not 64 lower-case hex digits: {shown(self.hex)}")
 
     @classmethod

@@ -18,11 +18,14 @@ from urllib.parse import quote
 
 import httpx2
 
-from bundler.digest import Digest
+from bundler.addresses import host_of, is_address, origin
+from bundler.answers import LARGEST_FILE
+from bundler.digest import SHA1, Digest
 from bundler.errors import RequestError, UnavailableError, shown
 from bundler.names import plain_text
-from bundler.remote import RemoteFile, RemoteSnapshot
-from bundler.web import LARGEST_FILE, Explain, Web, host_of, is_address, opener, origin
+from bundler.refusals import Explain, unexplained
+from bundler.remote import RemoteFile, RemoteSnapshot, content_identity
+from bundler.web import Web, opener
 
 try:
     from huggingface_hub import constants, get_token, hf_hub_url
@@ -32,13 +35,14 @@ except ValueError:  # It takes HF_ENDPOINT apart when it is imported.
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 LAYOUT = "hf-cache"
-_COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 _SHORT_HASH = re.compile(r"[0-9a-f]{7,39}")
 _NEXT_PAGE = re.compile(r"<(?P<link>[^<>]*?(?P<path>/api/[^<>]*))>\s*;\s*rel=\"?next\"?")
 _LISTING_LIMIT = 50_000
 """Files from which on the Hub's description may be cut short, and the tree is asked instead."""
 _LONGEST_ANSWER = 64 << 20
 """Bytes; the description of 50,000 files has some 15 million."""
+_MOST_VALUES = 1 << 20
+"""In an answer, by its commas and brackets: that description has 400,000 of them."""
 _MOST_PAGES = 1_000
 """Of 1,000 files or 50 commits each."""
 
@@ -193,7 +197,7 @@ class Hub:
             parse = partial(_page, seen=seen, read=read)
             page = self._web.read(urls, _LONGEST_ANSWER, parse, explain)
             yield from page.entries
-            explain = _unexplained  # It is there: what is said of a later page is of that alone.
+            explain = unexplained  # It is there: what is said of a later page is of that alone.
             following = page.following
             seen.add(following)
             urls = [e + following for e in self._endpoints] + [page.link] if following else []
@@ -207,7 +211,7 @@ class Hub:
         return RemoteFile(
             path=listed.path,
             open=open_,
-            identity=str(digest) if digest else f"git:{blob_id}" if blob_id else urls[-1],
+            identity=content_identity(digest, blob_id) or urls[-1],
             size=listed.size,
             digest=digest,
             git_sha1=None if digest else blob_id,
@@ -310,7 +314,7 @@ class _Listed:
         if type(path) is not str or type(size) is not int or not 0 <= size <= LARGEST_FILE:
             raise ValueError("no path, or no size")
         path.encode()  # Raises UnicodeError for half a character, which no address can hold.
-        if blob_id is not None and not _COMMIT_HASH.fullmatch(blob_id):
+        if blob_id is not None and not SHA1.fullmatch(blob_id):
             raise ValueError("no git id")
         return cls(path, size, Digest(lfs[sha256]) if lfs is not None else None, blob_id)
 
@@ -328,9 +332,9 @@ class _Info:
     @classmethod
     def parse(cls, text: bytes, _: object) -> _Info:
         """Raises ValueError and the like for what no hub says."""
-        info = json.loads(text)
+        info = _document(text)
         name, commit_hash = info["id"], info["sha"]
-        if not _COMMIT_HASH.fullmatch(commit_hash):
+        if not SHA1.fullmatch(commit_hash):
             raise ValueError("no commit")
         hf_hub_url(name, "-")  # Raises HFValidationError, which is a ValueError, for what is none.
         card = info.get("cardData")
@@ -339,10 +343,6 @@ class _Info:
         files = [_Listed.of_sibling(sibling) for sibling in siblings] if has_sizes else None
         license = _license(card) if isinstance(card, dict) else None
         return cls(name, commit_hash, bool(info.get("gated")), license, files)
-
-
-def _unexplained(_: object) -> None:
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +361,7 @@ def _page(
     read: Callable[[dict[str, Any]], T],
 ) -> _Page[T]:
     """Raises ValueError and the like for what is no page, or leads to one that was `seen`."""
-    entries = [read(entry) for entry in json.loads(text)]
+    entries = [read(entry) for entry in _document(text)]
     found = _NEXT_PAGE.search(headers.get("Link", ""))
     if found is None or not entries:
         return _Page(entries)
@@ -370,9 +370,19 @@ def _page(
     return _Page(entries, found["link"], found["path"])
 
 
+def _document(text: bytes) -> Any:
+    """Raises ValueError for what is no JSON, or has so many values that they fill the memory.
+
+    An empty list takes thirty times its text.
+    """
+    if sum(map(text.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise ValueError("more values than any hub sends")
+    return json.loads(text)
+
+
 def _commit_of(entry: dict[str, Any]) -> str:
     """The hash of a commit that the Hub lists. Raises ValueError and the like."""
-    if not _COMMIT_HASH.fullmatch(entry["id"]):
+    if not SHA1.fullmatch(entry["id"]):
         raise ValueError("no commit")
     return str(entry["id"])
 

@@ -6,24 +6,38 @@ import os
 import stat
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from bundler.digest import Stream
+from bundler.digest import Digest, Stream
 from bundler.errors import DamagedError, RequestError, shown
-from bundler.remote import Copy, RemoteFile
+from bundler.remote import Copy, RemoteFile, content_identity
 
 
-def local_file(path: Path, name: str, **known: Any) -> RemoteFile:
-    """The file at `path`, called `name`; `known` is what else is known of it, as in `RemoteFile`.
+def local_file(
+    path: Path,
+    name: str,
+    *,
+    digest: Digest | None = None,
+    git_sha1: str | None = None,
+    etag: str | None = None,
+) -> RemoteFile:
+    """The file at `path`, called `name`. The rest is what else is known of it, as in `RemoteFile`.
 
     Raises RequestError if it is no file, and OSError.
     """
     copy = copy_at(path)
     # A file that was changed is other content, under the same name.
     state = path.stat()
-    known.setdefault("identity", f"file:{copy.path}:{state.st_ino}:{copy.size}:{state.st_mtime_ns}")
+    as_it_is = f"file:{copy.path}:{state.st_ino}:{copy.size}:{state.st_mtime_ns}"
     return RemoteFile(
-        path=name, open=copy.open, size=copy.size, copies=(copy,), is_here=True, **known
+        path=name,
+        open=copy.open,
+        identity=content_identity(digest, git_sha1) or as_it_is,
+        size=copy.size,
+        digest=digest,
+        git_sha1=git_sha1,
+        etag=etag,
+        copies=(copy,),
+        is_here=True,
     )
 
 

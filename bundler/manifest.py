@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from bundler.digest import Blob, Digest
+from bundler.digest import SHA1, SHA256, Blob, Digest
 from bundler.errors import FormatError, shown
 from bundler.names import MAX_TEXT_LENGTH, UNPRINTABLE, folders_above, relative_path
 
@@ -25,9 +25,6 @@ MAX_ALIASES = 16
 MAX_BLOB_SIZE = 2**53 - 1
 """Bytes; the largest integer that every JSON reader keeps exact."""
 _ETAG = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,199}")
-_GIT_NAME = re.compile(r"[0-9a-f]{40}")
-"""A sha1, by which git names commits and blobs alike."""
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
 
@@ -135,7 +132,7 @@ class Manifest:
             entry.blob.digest: entry.etag
             for snapshot in self.snapshots
             for entry in snapshot.files
-            if entry.etag is not None and _GIT_NAME.fullmatch(entry.etag)
+            if entry.etag is not None and SHA1.fullmatch(entry.etag)
         }
 
     def blobs(self) -> Iterator[Blob]:
@@ -234,7 +231,7 @@ def _snapshot(record: object) -> Snapshot:
         if len({name, *aliases}) != 1 + len(aliases):
             raise ValueError("the same name twice")
         commit_hash = _optional_text(record, "commit_hash")
-        if commit_hash is not None and not _GIT_NAME.fullmatch(commit_hash):
+        if commit_hash is not None and not SHA1.fullmatch(commit_hash):
             raise ValueError(f"commit_hash is not 40 hex digits: {shown(commit_hash)}")
         return Snapshot(
             source=_text(record, "source"),
@@ -296,9 +293,9 @@ def _check_blobs_agree(manifest: Manifest) -> None:
             if sizes[entry.blob.digest] != entry.blob.size:
                 raise ValueError(f"two sizes for one digest: {entry.blob.digest}")
             etag = entry.etag or ""
-            if _SHA256.fullmatch(etag) and etag != entry.blob.digest.hex:
+            if SHA256.fullmatch(etag) and etag != entry.blob.digest.hex:
                 raise ValueError(f"an etag that is the sha256 of other content: {etag}")
-            if _GIT_NAME.fullmatch(etag) and etag != git_names[entry.blob.digest]:
+            if SHA1.fullmatch(etag) and etag != git_names[entry.blob.digest]:
                 raise ValueError(f"two git names for one digest: {etag}")
 
 

@@ -171,12 +171,10 @@ def _plan(
                 "a locked manifest says what to pack: name no models and no files beside it"
             )
         plan = locked_plan(locked, planner, store)
-        planner.check_reach(plan)
-        return plan
-    if isinstance(specs, str):
-        specs = [specs]
-    wanted = [Wanted(spec) if isinstance(spec, str) else spec for spec in specs]
-    plan = planner.plan(wanted, selection, closed, everything)
+    else:
+        specs = [specs] if isinstance(specs, str) else specs
+        wanted = [Wanted(spec) if isinstance(spec, str) else spec for spec in specs]
+        plan = planner.plan(wanted, selection, closed, everything)
     planner.check_reach(plan)
     return plan
 

@@ -55,6 +55,11 @@ class Partial:
         return sum(self._here)
 
     @property
+    def left(self) -> int:
+        """Bytes that are not, as far as the size is known."""
+        return 0 if self._size is None else self._size - self.here
+
+    @property
     def missing(self) -> list[int]:
         """The parts that are not whole."""
         return [part for part in range(self.count) if self._here[part] != self._length(part)]

@@ -192,14 +192,11 @@ class Planner:
         """
         if plan.missing_size < _LONG:
             return
-        parts = [
-            file.part
-            for _, file in sorted(contents(plan.snapshots), key=lambda item: item[1].size or 0)
-            if file.digest and file.part and missing_size(file, self._store) == file.size
-        ]
-        for first in parts[:1]:
-            with suppress(NoPartsError):
-                self._web.patience.ask(partial(first, 0, 1)).close()
+        for _, file in sorted(contents(plan.snapshots), key=lambda item: item[1].size or 0):
+            if file.digest and file.part and missing_size(file, self._store) == file.size:
+                with suppress(NoPartsError):
+                    self._web.patience.ask(partial(file.part, 0, 1)).close()
+                return
 
     def _resolved(
         self, items: Sequence[_Item], closed: bool

@@ -27,13 +27,11 @@ class Copy:
 class RemoteFile:
     """One file upstream.
 
-    `open(offset)` gives a stream of the content from byte `offset` on; the caller closes it. It
-    raises UnavailableError. `part(start, stop)`, where there is one, gives the bytes from the one
-    to before the other, and raises `web.NoPartsError` if the server cannot. `identity` names
-    exactly this content and stays the same from run to run: it is what an interrupted download is
-    found by. `size` is in bytes, None if unknown; `digest` is upstream's sha256, `sha256_prefix`
-    the beginning of it and `git_sha1` its git blob id, where it states one. `copies` are files of
-    this machine that may have the content.
+    `open(start)` gives a stream of the content from byte `start` on; the caller closes it. It
+    raises UnavailableError. `identity` names exactly this content and stays the same from run to
+    run: it is what an interrupted download is found by. `size` is in bytes, None if unknown;
+    `digest` is upstream's sha256, `sha256_prefix` the beginning of it and `git_sha1` its git blob
+    id, where it states one. `copies` are files of this machine that may have the content.
     """
 
     path: str
@@ -47,11 +45,28 @@ class RemoteFile:
     resumes: bool = True
     """Whether what comes from an offset is sure to be of the same content as what came before."""
     part: Callable[[int, int], Stream] | None = None
+    """As `open`, up to before another byte, for several threads at once.
+
+    It raises `web.NoPartsError` if the server gives no parts; None: parts are not to be asked for.
+    """
     elsewhere: Callable[[], object] = lambda: None
     """Called when a try went wrong: the next one is to begin with another place, if there is."""
     copies: tuple[Copy, ...] = ()
     is_here: bool = False
     """Whether the file is one of this machine, and looked for nowhere else."""
+
+    @property
+    def is_known_by_content(self) -> bool:
+        """Whether `identity` is what `content_identity` gives, which any copy has."""
+        digest, git = content_identity(self.digest, None), content_identity(None, self.git_sha1)
+        return self.identity in (digest, git)
+
+
+def content_identity(digest: Digest | None, git_sha1: str | None) -> str | None:
+    """A `RemoteFile.identity` that is the same wherever the content is; None if nothing tells."""
+    if digest is not None:
+        return str(digest)
+    return None if git_sha1 is None else f"git:{git_sha1}"
 
 
 PathInside = Callable[[str], str | None]

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+from bundler.addresses import Mirror
 from bundler.caches import Caches
 from bundler.environment import find_roots
 from bundler.errors import RequestError
 from bundler.hub import Hub, find_endpoints, find_tokens
 from bundler.patience import RETRIES, Patience
 from bundler.remote import Repositories
-from bundler.web import STALL_SECONDS, Mirror, Web
+from bundler.web import STALL_SECONDS, Web
 
 _LONGEST_TIMEOUT = 24 * 60 * 60
 

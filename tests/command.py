@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -66,3 +67,18 @@ def start(
         stderr=subprocess.PIPE,
         **options,
     )
+
+
+def peak_memory(process: subprocess.Popen[bytes]) -> int:
+    """The most bytes that a process has had in memory, by proc(5); waits for its end."""
+    peak = 0
+    while True:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s*(\d+) kB", status)
+        peak = max(peak, int(found[1]) * 1024 if found else 0)
+        try:
+            process.wait(0.02)
+        except subprocess.TimeoutExpired:
+            continue
+        assert peak
+        return peak

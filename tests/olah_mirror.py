@@ -7,13 +7,15 @@ with HubForOlah() as hub, olah_in_front_of(hub, tmp_path / "olah", python) as ur
 from __future__ import annotations
 
 import json
+import queue
 import re
 import subprocess
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from command import NOWHERE, command_environment
@@ -86,25 +88,30 @@ def olah_in_front_of(hub: HubForOlah, folder: Path, python: str) -> Iterator[str
         "--repos-path", str(folder / "repos"), "--log-path", str(folder / "logs"),
     ]  # fmt: skip
     env = {**command_environment(folder), **NOWHERE, "PYTHONWARNINGS": "ignore"}
-    log = folder / "output"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        ) as process,
-    ):
+    said: queue.Queue[str] = queue.Queue()
+    with subprocess.Popen(
+        command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=STDOUT
+    ) as process:
+        log = folder / "output"
+        reader = threading.Thread(target=_read, args=(process, log, said))
+        reader.start()
         try:
-            yield _address(process, log)
+            url = said.get(timeout=DEADLINE)
+            if not url:
+                raise RuntimeError(f"olah does not listen:\n{log.read_text()}")
+            yield url
         finally:
             # It would wait for its clients, and for the hub, if it were asked.
             process.kill()
+            reader.join()
 
 
-def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Where the process says that it listens."""
-    deadline = time.monotonic() + DEADLINE
-    while process.poll() is None and time.monotonic() < deadline:
-        if match := _LISTENING.search(log.read_text()):
-            return match[1]
-        time.sleep(0.02)
-    raise RuntimeError(f"olah does not listen:\n{log.read_text()}")
+def _read(process: subprocess.Popen[bytes], log: Path, said: queue.Queue[str]) -> None:
+    """Keep what a process writes in `log`, and say where it listens; nothing if it ends before."""
+    assert process.stdout is not None
+    with log.open("wb", buffering=0) as file:
+        for line in process.stdout:
+            file.write(line)
+            if match := _LISTENING.search(line.decode()):
+                said.put(match[1])
+    said.put("")

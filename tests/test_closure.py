@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import run
 from loopback_hub import LoopbackHub
+from loopback_upstream import LoopbackUpstream
+from loopback_web import LoopbackWeb
 
 import bundler
 
@@ -21,17 +22,7 @@ CODE = {"modeling.py": b"class Model: ...\n", "README.md": b"code alone"}
 DEEP = b'{"auto_map": ' + b"[" * 100_000
 
 
-@dataclass
-class Upstream:
-    """A hub, and a folder to pack in."""
-
-    hub: LoopbackHub
-    folder: Path
-
-    @property
-    def bundle(self) -> Path:
-        return self.folder / "bundle.tar.zst"
-
+class Upstream(LoopbackUpstream):
     def add(self, name: str, **documents: Any) -> None:
         """A model with some configuration files; `__` stands for a slash, and .json is added."""
         files = {
@@ -40,19 +31,10 @@ class Upstream:
         }
         self.hub.add(name, {**MODEL, **files})
 
-    def plan(self, *specs: str, **options: Any) -> bundler.PackPlan:
-        return bundler.plan_pack(specs, **self.options(), **options)
-
-    def pack(self, *specs: str, **options: Any) -> bundler.Packed:
-        return bundler.pack(specs, self.bundle, **self.options(), **options)
-
-    def options(self) -> dict[str, Any]:
-        return {"upstream": bundler.Upstream((self.hub.url,)), "store": self.folder / "store"}
-
 
 @pytest.fixture
-def upstream(hub: LoopbackHub, tmp_path: Path) -> Upstream:
-    return Upstream(hub, tmp_path)
+def upstream(hub: LoopbackHub, web: LoopbackWeb, tmp_path: Path) -> Upstream:
+    return Upstream(hub, web, tmp_path)
 
 
 def names(plan: bundler.PackPlan | bundler.Manifest | bundler.Unpacked) -> set[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import NOWHERE, Ran, run, start
+from command import NOWHERE, Ran, peak_memory, run, start
 from loopback import Fault, Site
 from loopback_hub import LoopbackHub
 from loopback_web import LoopbackWeb
@@ -111,8 +111,17 @@ def killed(site: Site, home: Path, condition: Callable[[], bool], *arguments: ob
 
 def ranges(site: Site) -> list[str]:
     """The parts that were asked for, but for the one byte with which a file is looked at."""
-    asked = [request.headers.get("range", "") for request in site.requests]
-    return [part for part in asked if part not in ("", "bytes=0-0")]
+    served = [request for request in site.requests if "/resolve/" not in request.path]
+    asked = [request.headers.get("range", "") for request in served]
+    return sorted(part for part in asked if part not in ("", "bytes=0-0"))
+
+
+def gaps(home: Path, size: int) -> list[str]:
+    """The same for exactly what is not here of the one unfinished download."""
+    (path,) = unfinished(home)
+    begun = Partial(path, size)
+    spans = [begun.span(part) for part in begun.missing]
+    return sorted(f"bytes={start}-{(stop or size) - 1}" for start, stop in spans)
 
 
 def one_line(done: Ran, code: int, *said: str) -> None:
@@ -149,8 +158,11 @@ class TestKilled:
             before = here(home, LARGER)
             killed(hub, home, partial(has_come, home, LARGER, tenth / 10), "acme/larger")
             assert before < here(home, LARGER) < LARGER
+        missing = gaps(home, LARGER)
         hub.faults.clear()
+        hub.requests.clear()
         assert pack(hub, home, "acme/larger").code == 0
+        assert ranges(hub) == missing
         assert packed(home) == {"model.safetensors": sha256(larger)}
         assert LARGER <= hub.sent("xet-bridge") < HARDLY_MORE * LARGER
         assert unfinished(home) == []
@@ -299,21 +311,6 @@ class TestParts:
             assert process.returncode == 0
         small, large = peaks.values()
         assert large < small + 48 * MB
-
-
-def peak_memory(process: subprocess.Popen[bytes]) -> int:
-    """The most bytes that a process has had in memory, by proc(5); waits for its end."""
-    peak = 0
-    while True:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        found = re.search(r"VmHWM:\s*(\d+) kB", status)
-        peak = max(peak, int(found[1]) * 1024 if found else 0)
-        try:
-            process.wait(0.02)
-        except subprocess.TimeoutExpired:
-            continue
-        assert peak
-        return peak
 
 
 class TestLinks:
@@ -598,10 +595,12 @@ class TestChangedUpstream:
         hub.faults.append(Fault("xet-bridge", times=999, pace=STEADY))
         killed(hub, home, partial(has_come, home, LARGER, 0.5), "acme/large")
         repo.commit_files({"README.md": b"new", "model.safetensors": None, "m.safetensors": larger})
+        missing = gaps(home, LARGER)
         hub.faults.clear()
+        hub.requests.clear()
         assert pack(hub, home, "acme/large").code == 0
         assert packed(home)["m.safetensors"] == sha256(larger)
-        assert hub.sent("xet-bridge") < HARDLY_MORE * LARGER
+        assert ranges(hub) == missing
 
     @pytest.mark.parametrize("size", [len(SMALL), LARGE])
     def test_an_address_has_another_mark_in_the_next_run(
@@ -650,10 +649,12 @@ class TestAddresses:
         web.add(ADDRESS, larger)
         web.faults += [Fault("big", cut=0), Fault("big", times=99, pace=STEADY)]
         killed(web, home, partial(has_come, home, LARGER, 0.5), ADDRESS)
+        missing = gaps(home, LARGER)
         web.faults[:] = [Fault("big", cut=0)]
+        web.requests.clear()
         assert pack(web, home, ADDRESS).code == 0
         assert packed(home) == {"big.pth": sha256(larger)}
-        assert web.sent("big") < HARDLY_MORE * LARGER
+        assert ranges(web) == missing
 
     def test_to_learn_of_it_next_to_nothing_is_fetched(
         self, web: LoopbackWeb, home: Path, larger: Path

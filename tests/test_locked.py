@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import random
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import pytest
 from command import NOWHERE, Ran, run
 from loopback import Fault
 from loopback_hub import LoopbackHub
+from loopback_upstream import zipped
 from loopback_web import LoopbackWeb
 
 import bundler
@@ -74,14 +73,6 @@ def upstream(tmp_path: Path) -> Iterator[Upstream]:
         yield upstream
 
 
-def zipped(**files: bytes) -> bytes:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as writer:
-        for name, content in files.items():
-            writer.writestr(zipfile.ZipInfo(f"{name}.onnx", (2024, 1, 1, 0, 0, 0)), content)
-    return archive.getvalue()
-
-
 Change = Callable[[], object]
 """Lets upstream move on."""
 
@@ -116,7 +107,7 @@ def _code(up: Upstream) -> Change:
 
 
 def _buffalo(up: Upstream, content: bytes = b"a") -> Change:
-    archive = zipped(a=content, b=WEIGHTS)
+    archive = zipped({"a.onnx": content, "b.onnx": WEIGHTS})
     up.web.add_release("deepinsight/insightface", "v0.7", "buffalo_l.zip", archive)
     return lambda: None  # what is attached to a release stays
 
@@ -330,7 +321,7 @@ class TestWhatIsGone:
     ) -> None:
         _buffalo(upstream)
         upstream.pack("insightface:buffalo_l")
-        archive = zipped(**files)
+        archive = zipped({f"{name}.onnx": content for name, content in files.items()})
         upstream.web.add_release("deepinsight/insightface", "v0.7", "buffalo_l.zip", archive)
         error = upstream.refusal("empty")
         assert error.exit_code in (3, 4)
@@ -340,7 +331,7 @@ class TestWhatIsGone:
     def test_what_an_archive_has_beside_is_no_matter(self, upstream: Upstream) -> None:
         _buffalo(upstream)
         first = upstream.pack("insightface:buffalo_l")
-        archive = zipped(a=b"a", b=WEIGHTS, c=b"new")
+        archive = zipped({"a.onnx": b"a", "b.onnx": WEIGHTS, "c.onnx": b"new"})
         upstream.web.add_release("deepinsight/insightface", "model-zoo", "buffalo_l.zip", archive)
         assert upstream.again("empty") == first
 

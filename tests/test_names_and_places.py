@@ -6,7 +6,6 @@ Each test is of one way to get other content than was asked for, or to get it in
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import random
 import re
@@ -14,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,13 @@ from bundle_builder import assembled, manifest_of, model_record, parts_of
 from command import NOWHERE, Ran, command_environment, run
 from loopback import Fault, Request
 from loopback_hub import LoopbackHub
+from loopback_upstream import LoopbackUpstream, contents, digests, zipped
 from loopback_web import LoopbackWeb
 from memory_source import Files
 from trees import stamps, tree, unpack_below
 
 import bundler
 from bundler import Selection, Wanted
-from bundler.digest import Digest
 
 Model = tuple[dict[str, Any], Files]
 
@@ -99,38 +97,15 @@ def _take_turn(then: list[tuple[str, Change]], request: Request) -> None:
             return
 
 
-@dataclasses.dataclass
-class Upstream:
-    """All that models come from, and a folder to pack in."""
-
+class Upstream(LoopbackUpstream):
     hub: ChangingHub
     web: ChangingWeb
-    folder: Path
-
-    @property
-    def bundle(self) -> Path:
-        return self.folder / "bundle.tar.zst"
-
-    def options(
-        self, mirrors: Sequence[str] | None = None, retries: int = 8, **options: Any
-    ) -> dict[str, Any]:
-        mirrors = self.web.mirrors if mirrors is None else mirrors
-        where = bundler.Upstream((self.hub.url,), tuple(mirrors), retries=retries)
-        return {"upstream": where, "store": self.folder / "store", **options}
-
-    def plan(self, *specs: str | Wanted, **options: Any) -> bundler.PackPlan:
-        return bundler.plan_pack(specs, **self.options(**options))
-
-    def pack(self, *specs: str | Wanted, **options: Any) -> bundler.Packed:
-        return bundler.pack(specs, self.bundle, **self.options(**options))
 
     def refusal(self, *specs: str | Wanted, **options: Any) -> bundler.BundlerError:
-        """The error that packing `specs` ends with; there is no bundle then."""
-        with pytest.raises(bundler.BundlerError) as caught:
-            self.pack(*specs, **options)
-        assert not self.bundle.exists()
-        assert "\n" not in str(caught.value)
-        return caught.value
+        """The same, in one line."""
+        error = super().refusal(*specs, **options)
+        assert "\n" not in str(error)
+        return error
 
 
 @pytest.fixture
@@ -138,22 +113,6 @@ def upstream(tmp_path: Path) -> Iterator[Upstream]:
     hub, web = ChangingHub(), ChangingWeb()
     with hub, web:
         yield Upstream(hub, web, tmp_path)
-
-
-def zipped(files: Files) -> bytes:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as writer:
-        for path, content in files.items():
-            writer.writestr(zipfile.ZipInfo(path, (2024, 1, 1, 0, 0, 0)), content)
-    return archive.getvalue()
-
-
-def contents(packed: bundler.Packed) -> dict[str, Digest]:
-    return {str(entry.path): entry.blob.digest for _, entry in packed.manifest.contents()}
-
-
-def digests(files: Files) -> dict[str, Digest]:
-    return {path: Digest.of(content) for path, content in files.items()}
 
 
 def files_of(plan: bundler.PackPlan, name: str) -> set[str]:

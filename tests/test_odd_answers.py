@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Ran, run
+from command import Ran, peak_memory, run, start
 from loopback import Answer, Request, text
 from loopback_hub import LoopbackHub
 
@@ -18,6 +18,8 @@ FILE = {"rfilename": "config.json", "size": 2, "blobId": COMMIT}
 LARGE = {"rfilename": "model.safetensors", "size": 9, "lfs": {"sha256": "0" * 64, "size": 9}}
 INFO: dict[str, Any] = {"id": "acme/tiny", "sha": COMMIT, "siblings": [FILE, LARGE]}
 LISTED = {"type": "file", "path": "model.safetensors", "size": 9, "oid": COMMIT}
+LONG = 60 << 20
+"""Bytes, of the most that is read."""
 Odd = Callable[[Request], Answer | None]
 
 
@@ -54,9 +56,12 @@ def says(document: object, path: str = "/api/", **headers: str) -> Odd:
     return odd
 
 
+def settings(hub: OddHub) -> dict[str, str]:
+    return {"HF_ENDPOINT": hub.url, "BUNDLER_TIMEOUT": "5", "BUNDLER_RETRIES": "2"}
+
+
 def pack(hub: OddHub, home: Path, spec: str = "acme/tiny", **env: str) -> Ran:
-    settings = {"HF_ENDPOINT": hub.url, "BUNDLER_TIMEOUT": "5", "BUNDLER_RETRIES": "2", **env}
-    return run("pack", spec, home=home, env=settings)
+    return run("pack", spec, home=home, env={**settings(hub), **env})
 
 
 @pytest.mark.parametrize(
@@ -117,6 +122,28 @@ def test_a_list_of_files_that_is_none(odd_hub: OddHub, tmp_path: Path, entry: ob
     done = pack(odd_hub, tmp_path)
     assert (done.code, done.err.count("\n")) == (3, 1), done.err
     assert "does not give the answer that belongs at" in done.err
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("[]", id="empty lists"),
+        pytest.param('{"a":1}', id="objects"),
+        pytest.param("[" * 900 + "]" * 900, id="lists in lists"),
+    ],
+)
+def test_countless_values_do_not_fill_the_memory(
+    odd_hub: OddHub, tmp_path: Path, value: str
+) -> None:
+    values = ",".join([value] * (LONG // (len(value) + 1)))
+    described = f'{json.dumps(INFO)[:-1]}, "more": [{values}]}}'
+    odd_hub.odd = lambda _: text(200, described)
+    with start("pack", "acme/tiny", home=tmp_path, env=settings(odd_hub)) as process:
+        peak = peak_memory(process)
+        _, err = process.communicate()
+    assert (process.returncode, err.count(b"\n")) == (3, 1), err
+    assert b"does not give the answer that belongs at" in err
+    assert peak < 6 * LONG
 
 
 @pytest.mark.parametrize("commits", [[{}], [{"id": 5}], [{"id": "x"}], {"id": COMMIT}])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import random
 import re
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +15,20 @@ import pytest
 from command import NOWHERE, run
 from loopback import Fault, Request
 from loopback_hub import LoopbackHub
+from loopback_upstream import LoopbackUpstream as Upstream
+from loopback_upstream import contents, digests, zipped
 from loopback_web import LoopbackWeb
+from memory_source import Files
 
 import bundler
+from bundler.addresses import Mirror
 from bundler.digest import Digest
 from bundler.hub import Hub
 from bundler.layouts import LAYOUTS
 from bundler.remote import RemoteSnapshot
 from bundler.sources import SOURCES, resolve
 from bundler.spec import Spec
-from bundler.web import Mirror, Web
-
-Files = Mapping[str, bytes]
+from bundler.web import Web
 
 WEIGHTS = random.Random(0).randbytes(50_000)  # does not compress, in a zip archive neither
 MODEL = {"config.json": b'{"model_type": "bert"}', "model.safetensors": WEIGHTS}
@@ -52,41 +52,6 @@ ADVICE = re.compile(r"did you mean|check|write|name |pack |add |set |choose|try"
 pytestmark = pytest.mark.usefixtures("no_network")
 
 
-@dataclass
-class Upstream:
-    """All that models come from, and a folder to pack in."""
-
-    hub: LoopbackHub
-    web: LoopbackWeb
-    folder: Path
-
-    @property
-    def bundle(self) -> Path:
-        return self.folder / "bundle.tar.zst"
-
-    @property
-    def store(self) -> Path:
-        return self.folder / "store"
-
-    def options(self, mirrors: Sequence[str] | None = None, **options: Any) -> dict[str, Any]:
-        mirrors = self.web.mirrors if mirrors is None else mirrors
-        where = bundler.Upstream((self.hub.url,), tuple(mirrors))
-        return {"upstream": where, "store": self.store, **options}
-
-    def plan(self, *specs: str, **options: Any) -> bundler.PackPlan:
-        return bundler.plan_pack(specs, **self.options(**options))
-
-    def pack(self, *specs: str, **options: Any) -> bundler.Packed:
-        return bundler.pack(specs, self.bundle, **self.options(**options))
-
-    def refusal(self, *specs: str, **options: Any) -> bundler.BundlerError:
-        """The error that packing `specs` ends with; there is no bundle then."""
-        with pytest.raises(bundler.BundlerError) as caught:
-            self.pack(*specs, **options)
-        assert not self.bundle.exists()
-        return caught.value
-
-
 @pytest.fixture
 def upstream(hub: LoopbackHub, web: LoopbackWeb, tmp_path: Path) -> Upstream:
     return Upstream(hub, web, tmp_path)
@@ -101,20 +66,6 @@ def resolved(upstream: Upstream) -> Iterator[Callable[[str], list[RemoteSnapshot
     web.close()
 
 
-def contents(packed: bundler.Packed | bundler.Inspection) -> dict[str, Digest]:
-    """Every file of a bundle by its path."""
-    return {
-        str(entry.path): entry.blob.digest
-        for snapshot in packed.manifest.snapshots
-        if snapshot.layout != "hf-datasets"
-        for entry in snapshot.files
-    }
-
-
-def digests(files: Files) -> dict[str, Digest]:
-    return {path: Digest.of(content) for path, content in files.items()}
-
-
 def names(plan: bundler.PackPlan | bundler.Manifest) -> list[str]:
     return [snapshot.name for snapshot in plan.snapshots]
 
@@ -122,14 +73,6 @@ def names(plan: bundler.PackPlan | bundler.Manifest) -> list[str]:
 def only_snapshot(packed: bundler.Packed) -> Any:
     (snapshot,) = packed.manifest.snapshots
     return snapshot
-
-
-def zipped(files: Files) -> bytes:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as writer:
-        for path, content in files.items():
-            writer.writestr(zipfile.ZipInfo(path, (2024, 1, 1, 0, 0, 0)), content)
-    return archive.getvalue()
 
 
 # -- what every source promises --------------------------------------------------------------------

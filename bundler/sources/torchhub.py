@@ -10,6 +10,7 @@ import httpx2
 
 from bundler.catalogues import nearest
 from bundler.checkpoint import checkpoint
+from bundler.digest import SHA1
 from bundler.errors import RequestError, UnavailableError
 from bundler.lookups import HubCode, torchhub_entries, torchhub_lookups
 from bundler.remote import RemoteFile, RemoteSnapshot, Repositories
@@ -124,7 +125,7 @@ def _parsed_refs(content: bytes, _: object) -> dict[str, str]:
         line = content[start + 4 : start + length]
         start += max(length, 4)
         commit_hash, _, ref = line.partition(b"\0")[0].strip().decode().partition(" ")
-        if re.fullmatch(r"[0-9a-f]{40}", commit_hash):
+        if SHA1.fullmatch(commit_hash):
             refs[ref.removesuffix("^{}")] = commit_hash
     if not refs:
         raise ValueError("no branches")
