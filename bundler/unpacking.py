@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +13,18 @@ from bundler.archive import BundleSource, open_bundle
 from bundler.catalogues import nearest
 from bundler.code import refuse_code
 from bundler.digest import Digest
-from bundler.env_file import ENV_FILE, env_path, write_env_file
+from bundler.env_file import ENV_FILE, env_path, kept_roots, write_env_file
 from bundler.environment import Roots, find_roots
 from bundler.errors import Faults, FormatError, RequestError
 from bundler.installing import How, Known, check_code, install, stage, survey_all, taking_space
+from bundler.layouts import layout_of
 from bundler.layouts.flat import flattened
 from bundler.manifest import Manifest, Snapshot
 from bundler.place import has_staging
 from bundler.progress import Progress, Silent
+from bundler.read_only import with_own_places
 from bundler.sharing import LinkMode
+from bundler.shells import EnvFormat, environment_text
 from bundler.space import check_space, free_space
 from bundler.spec import Spec, spec_of, words_for
 from bundler.survey import Survey
@@ -38,7 +42,9 @@ class Unpacked:
     env: Path | None
     link_mode: LinkMode = LinkMode.AUTO
     env_replaced: bool = False
-    """The environment file was there and said something else."""
+    """The environment file was there and led to something that it leads to no more."""
+    env_roots: Roots | None = None
+    """What the environment file leads to: also roots that an earlier unpack wrote into it."""
 
     @property
     def written_size(self) -> int:
@@ -88,6 +94,7 @@ def plan_unpack(
     only: Sequence[str] = (),
     checkpoints: bool = False,
     env: Path | str | None = ENV_FILE,
+    env_format: EnvFormat = EnvFormat.SH,
     digest: Digest | None = None,
     link_mode: LinkMode = LinkMode.AUTO,
     code: bool = True,
@@ -98,16 +105,19 @@ def plan_unpack(
     Raises as `unpack` does, as far as that can be told without the content.
     """
     roots = roots or find_roots()
-    env_file = env_path(env)
+    env_file = env_path(env, env_format)
     with open_bundle(bundle, digest) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
+        roots, env_roots = _with_kept_roots(env_file, env_format, roots, placed)
         work = survey_all(placed, roots, Known(roots), progress or Silent())
         check_space({roots.path(n): taking_space(n, work, roots, link_mode) for n in work})
         reader.check_end()
-        return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode)
+        return Unpacked(
+            reader.digest, snapshots, roots, work, env_file, link_mode, env_roots=env_roots
+        )
 
 
 def unpack(
@@ -117,6 +127,7 @@ def unpack(
     only: Sequence[str] = (),
     checkpoints: bool = False,
     env: Path | str | None = ENV_FILE,
+    env_format: EnvFormat = EnvFormat.SH,
     digest: Digest | None = None,
     link_mode: LinkMode = LinkMode.AUTO,
     code: bool = True,
@@ -127,7 +138,8 @@ def unpack(
 
     `roots`: by default those that the libraries use here (`find_roots`). `only`: specs of models
     to install, by default all; what they need comes with them. `checkpoints`: also put models and
-    single files as plain ones below `roots.checkpoints`, by `link_mode`. `env`: None for no file.
+    single files as plain ones below `roots.checkpoints`, by `link_mode`. `env`: None for no file;
+    `env_format`: for what it is written; what it led to before is kept where that can be.
     `digest`: the bundle's id, if known from elsewhere. `code`: False refuses models that hold some.
     `jobs`: threads, by default one for each processor.
 
@@ -137,12 +149,13 @@ def unpack(
     """
     roots = roots or find_roots()
     progress = progress or Silent()
-    env_file = env_path(env)
+    env_file = env_path(env, env_format)
     with open_bundle(bundle, digest) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
+        roots, env_roots = _with_kept_roots(env_file, env_format, roots, placed)
         known = Known(roots)
         work = survey_all(placed, roots, known, progress)
         left_over = any(has_staging(roots.path(name)) for name in work)
@@ -153,8 +166,27 @@ def unpack(
             stage(reader, work, {}, jobs, progress)  # A pipe is read to its end all the same.
             if not code:
                 check_code(snapshots, work, roots, {})
-    replaced = env_file is not None and write_env_file(env_file, roots)
-    return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode, replaced)
+    replaced = False
+    if env_file is not None and env_roots is not None:
+        env_roots = with_own_places(env_roots)
+        replaced = write_env_file(env_file, env_format, env_roots)
+    return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode, replaced, env_roots)
+
+
+def _with_kept_roots(
+    env_file: Path | None, env_format: EnvFormat, roots: Roots, placed: Sequence[Snapshot]
+) -> tuple[Roots, Roots | None]:
+    """Where to install, and where the environment file is to lead: on, to what it led to before.
+
+    Raises RequestError if the file cannot say that.
+    """
+    if env_file is None:
+        return roots, None
+    written = {layout_of(snapshot).root for snapshot in placed}
+    kept = kept_roots(env_file, env_format, roots, written)
+    environment_text(env_format, with_own_places(kept))
+    # The receipt belongs where the file leads, for this is where it will be looked for.
+    return (kept if os.access(kept.hf_home, os.W_OK) else roots), kept
 
 
 def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:

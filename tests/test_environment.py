@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.environment import HIDING, MARK, find_roots, shell_file
+from bundler.environment import find_roots
 
 BOTH_PROGRAM = """
 import json, os

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 import bundler
+from bundler.cli.env import env
 from bundler.cli.inspect import inspect
 from bundler.cli.output import tell
 from bundler.cli.pack import pack
@@ -29,7 +30,7 @@ app = typer.Typer(
 )
 _EPILOG = "Exit codes: " + " · ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
 
-for _command in (pack, unpack, inspect, verify, store):
+for _command in (pack, unpack, inspect, verify, env, store):
     app.command(epilog=_EPILOG)(_command)
 
 
