@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bundler.request import Wanted, read_request
     from bundler.selection import Selection
     from bundler.sharing import LinkMode
+    from bundler.shells import EnvFormat
     from bundler.unpacking import Unpacked, plan_unpack, unpack
     from bundler.upstream import Upstream
     from bundler.verification import Verification, verify
@@ -42,6 +43,7 @@ _HOMES = {
     "BundlerError": "errors",
     "DamagedError": "errors",
     "Digest": "digest",
+    "EnvFormat": "shells",
     "Faults": "errors",
     "FormatError": "errors",
     "RequestError": "errors",
@@ -73,6 +75,7 @@ __all__ = [
     "BundlerError",
     "DamagedError",
     "Digest",
+    "EnvFormat",
     "Faults",
     "FormatError",
     "Inspection",

@@ -10,7 +10,7 @@ from typing import Any
 
 from bundler.environment import Roots
 from bundler.errors import RequestError, TargetError
-from bundler.read_only import link_datasets
+from bundler.read_only import link_datasets, with_own_places
 from bundler.shells import EnvFormat, environment_text, is_own, read_variables
 from bundler.whole_file import write_text
 
@@ -65,12 +65,25 @@ def env_path(env: Path | str | None, form: EnvFormat = EnvFormat.SH) -> Path | N
     return path
 
 
-def kept_roots(path: Path, form: EnvFormat, roots: Roots, written: Collection[str]) -> Roots:
-    """`roots`, but those that nobody named, and nothing is written to, as the file has them.
+def extended_roots(
+    path: Path | None, form: EnvFormat, roots: Roots, written: Collection[str]
+) -> tuple[Roots, Roots | None]:
+    """Where to install, and where the file at `path` is to lead: on, to what it led to before.
 
-    So a second bundle extends the file: what it led to before is found as well. `written`: the
-    names of the roots (`Roots.path`) that an unpack has something for.
+    So a second bundle extends the file. Roots that nobody named, and that an unpack has nothing
+    for, stay as the file has them. `written`: the names (`Roots.path`) of the others.
+
+    Raises RequestError if `form` cannot carry the roots.
     """
+    if path is None:
+        return roots, None
+    kept = _kept(path, form, roots, written)
+    environment_text(form, with_own_places(kept))
+    # The receipt belongs where the file leads, for there it will be looked for.
+    return (kept if os.access(kept.hf_home, os.W_OK) else roots), kept
+
+
+def _kept(path: Path, form: EnvFormat, roots: Roots, written: Collection[str]) -> Roots:
     before = _read(path, form)
     own = {"hf_home": {"hub", "datasets"}, "torch_home": {"torch"}}
     kept: dict[str, Any] = {
@@ -110,7 +123,8 @@ def _read(path: Path, form: EnvFormat) -> dict[str, str]:
     if not path.exists():
         return {}
     found = read_variables(form, _text(path))
-    return {name: found[name] for name in _VARIABLES.values() if os.path.isabs(found.get(name, ""))}
+    places = {name: found.get(name, "") for name in _VARIABLES.values()}
+    return {n: place for n, place in places.items() if os.path.isabs(place) and "\0" not in place}
 
 
 def _text(path: Path) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +19,13 @@ from bundler.environment import Roots
 from bundler.whole_file import told
 
 
-def with_own_places(roots: Roots, environ: Mapping[str, str] = os.environ) -> Roots:
+def with_own_places(roots: Roots) -> Roots:
     """`roots`, and folders of this user for what libraries write where these are read-only.
 
     The same, if they are not, or if the user has no folder for caches to write to either.
     """
-    caches = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
-    if not _can_write(caches):
+    caches = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
+    if not caches.is_absolute() or not _can_write(caches):
         return roots
     if _lacks_modules(roots):
         roots = replace(roots, modules=caches / "huggingface" / "modules")

@@ -76,14 +76,20 @@ def assignments(
     Raises RequestError for a value that `form` cannot carry.
     """
     for name, value in variables.items():
-        for pattern, what in _REFUSED.get(form, ()):
-            if re.search(pattern, value):
-                other = EnvFormat.SH if form is not EnvFormat.CMD else EnvFormat.POWERSHELL
-                raise RequestError(
-                    f"{name} is {shown(value)}, and the format {form.value} cannot carry {what}: "
-                    f"use the format {other.value}, or another folder"
-                )
+        if what := _refused(form, value):
+            near = [EnvFormat.POWERSHELL] if form is EnvFormat.CMD else []
+            other = next((o for o in near if not _refused(o, value)), EnvFormat.SH)
+            raise RequestError(
+                f"{name} is {shown(value)}, and the format {form.value} cannot carry {what}: "
+                f"use the format {other.value}, or another folder"
+            )
     return _WRITERS[form](comments, variables, [*unset])
+
+
+def _refused(form: EnvFormat, value: str) -> str | None:
+    """What of `value` the format cannot carry."""
+    found = (what for pattern, what in _REFUSED.get(form, ()) if re.search(pattern, value))
+    return next(found, None)
 
 
 def is_own(text: str) -> bool:
@@ -93,17 +99,17 @@ def is_own(text: str) -> bool:
 
 def read_variables(form: EnvFormat, text: str) -> dict[str, str]:
     """What the environment file `text` sets; nothing, for formats that are not read back."""
-    assignments: Iterable[str] = ()
+    said: Iterable[str] = ()
     try:
         if form is EnvFormat.JSON:
             return {str(name): str(value) for name, value in json.loads(text)["set"].items()}
         if form in (EnvFormat.SH, EnvFormat.CONDA):
-            assignments = shlex.split(text, comments=True)
+            said = shlex.split(text, comments=True)
         elif form is EnvFormat.DOCKER:
-            assignments = (line for line in text.split("\n") if not line.startswith("#"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+            said = (line for line in text.split("\n") if not line.startswith("#"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}  # It was edited, or cut.
-    pairs = (assignment.partition("=") for assignment in assignments)
+    pairs = (assignment.partition("=") for assignment in said)
     return {name: value for name, equals, value in pairs if equals}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from bundler.archive import BundleSource, open_bundle
 from bundler.catalogues import nearest
 from bundler.code import refuse_code
 from bundler.digest import Digest
-from bundler.env_file import ENV_FILE, env_path, kept_roots, write_env_file
+from bundler.env_file import ENV_FILE, env_path, extended_roots, write_env_file
 from bundler.environment import Roots, find_roots
 from bundler.errors import Faults, FormatError, RequestError
 from bundler.installing import How, Known, check_code, install, stage, survey_all, taking_space
@@ -24,7 +23,7 @@ from bundler.place import has_staging
 from bundler.progress import Progress, Silent
 from bundler.read_only import with_own_places
 from bundler.sharing import LinkMode
-from bundler.shells import EnvFormat, environment_text
+from bundler.shells import EnvFormat
 from bundler.space import check_space, free_space
 from bundler.spec import Spec, spec_of, words_for
 from bundler.survey import Survey
@@ -111,7 +110,8 @@ def plan_unpack(
         if not code:
             refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
-        roots, env_roots = _with_kept_roots(env_file, env_format, roots, placed)
+        written = {layout_of(snapshot).root for snapshot in placed}
+        roots, env_roots = extended_roots(env_file, env_format, roots, written)
         work = survey_all(placed, roots, Known(roots), progress or Silent())
         check_space({roots.path(n): taking_space(n, work, roots, link_mode) for n in work})
         reader.check_end()
@@ -155,7 +155,8 @@ def unpack(
         if not code:
             refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
-        roots, env_roots = _with_kept_roots(env_file, env_format, roots, placed)
+        written = {layout_of(snapshot).root for snapshot in placed}
+        roots, env_roots = extended_roots(env_file, env_format, roots, written)
         known = Known(roots)
         work = survey_all(placed, roots, known, progress)
         left_over = any(has_staging(roots.path(name)) for name in work)
@@ -168,25 +169,9 @@ def unpack(
                 check_code(snapshots, work, roots, {})
     replaced = False
     if env_file is not None and env_roots is not None:
-        env_roots = with_own_places(env_roots)
+        env_roots = with_own_places(env_roots)  # Again: now there is more of them.
         replaced = write_env_file(env_file, env_format, env_roots)
     return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode, replaced, env_roots)
-
-
-def _with_kept_roots(
-    env_file: Path | None, env_format: EnvFormat, roots: Roots, placed: Sequence[Snapshot]
-) -> tuple[Roots, Roots | None]:
-    """Where to install, and where the environment file is to lead: on, to what it led to before.
-
-    Raises RequestError if the file cannot say that.
-    """
-    if env_file is None:
-        return roots, None
-    written = {layout_of(snapshot).root for snapshot in placed}
-    kept = kept_roots(env_file, env_format, roots, written)
-    environment_text(env_format, with_own_places(kept))
-    # The receipt belongs where the file leads, for this is where it will be looked for.
-    return (kept if os.access(kept.hf_home, os.W_OK) else roots), kept
 
 
 def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:

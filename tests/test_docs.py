@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 FORMAT = (ROOT / "bundler" / "FORMAT.md").read_text()
 MODULES = b'[{"path": "", "type": "sentence_transformers.models.Transformer"}]'
-COMMANDS = ("pack", "unpack", "inspect", "verify", "store")
+COMMANDS = ("pack", "unpack", "inspect", "verify", "env", "store")
 
 
 def blocks(text: str, language: str) -> list[str]:

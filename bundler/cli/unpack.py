@@ -123,4 +123,4 @@ def unpack(
     for note in report.read_only(result.env_roots):
         print(f"note: {note}")
     for line in next_steps(env_format, result.env, result.env_roots):
-        print(line)
+        print(report.printable(line))
