@@ -46,7 +46,7 @@ def next_steps(form: EnvFormat, file: Path, roots: Roots) -> Iterator[str]:
 def caution(form: EnvFormat) -> Iterator[str]:
     """Who does not see the variables, although one may expect it."""
     if form in (EnvFormat.SH, EnvFormat.FISH, EnvFormat.CONDA):
-        yield "sudo drops these variables (sudo -E keeps them); cron and other users source it too"
+        yield "sudo drops these (sudo -E keeps them); cron jobs and other users must source it too"
     elif form is EnvFormat.DOCKER:
         yield "containers need the folders at the same paths, and a user who may read them"
     elif form is EnvFormat.SYSTEMD:
