@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bundler.request import Wanted, read_request
     from bundler.selection import Selection
     from bundler.sharing import LinkMode
+    from bundler.shells import EnvFormat
     from bundler.unpacking import Unpacked, plan_unpack, unpack
     from bundler.upstream import Upstream
     from bundler.verification import Verification, verify
@@ -48,6 +49,7 @@ _HOMES = {
     "Check": "checking",
     "DamagedError": "errors",
     "Digest": "digest",
+    "EnvFormat": "shells",
     "Faults": "errors",
     "FormatError": "errors",
     "RequestError": "errors",
@@ -90,6 +92,7 @@ __all__ = [
     "Check",
     "DamagedError",
     "Digest",
+    "EnvFormat",
     "Faults",
     "FormatError",
     "Inspection",

@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-MARK = "# Written by bundler: makes libraries load from these caches and never ask a network."
-"""The first line of every environment file, by which bundler knows its own."""
 
 # What each variable does, and which library reads it, is huggingface_hub/constants.py,
 # sentence_transformers/base/model.py, datasets/config.py and torch/hub.py.
@@ -29,6 +26,8 @@ HIDING = (
     "HF_ENDPOINT",
 )
 """Variables that, left over from another set-up, hide the caches from some library."""
+_HUB = "https://huggingface.co"
+"""What HF_ENDPOINT is for huggingface_hub/constants.py if nobody sets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,12 @@ class Roots:
     insightface: Path
     checkpoints: Path
     """Plain folders and files, for programs that name a path instead of a model."""
+    modules: Path | None = None
+    """Where transformers copies code of models to, if that is not below `hf_home`."""
+    dataset_links: Path | None = None
+    """What the datasets library is given instead of `datasets`: a folder with links into it."""
+    named: frozenset[str] = field(default=frozenset(), compare=False)
+    """The fields that the user chose, not an environment or a default."""
 
     def path(self, name: str) -> Path:
         """The root that a layout calls `name`."""
@@ -70,10 +75,20 @@ class Roots:
         places = {
             "HF_HOME": str(self.hf_home),
             "HF_HUB_CACHE": str(self.hub),
-            "HF_DATASETS_CACHE": str(self.datasets),
+            "HF_DATASETS_CACHE": str(self.dataset_links or self.datasets),
             "TORCH_HOME": str(self.torch_home),
         }
+        if self.modules is not None:
+            places["HF_MODULES_CACHE"] = str(self.modules)
         return {**OFFLINE, **places}
+
+    def stand_ins(self) -> dict[str, str]:
+        """For what cannot unset: each variable of HIDING, with a value that hides nothing.
+
+        An empty one would not do: sentence_transformers/base/model.py takes an empty
+        SENTENCE_TRANSFORMERS_HOME for the current folder.
+        """
+        return {**dict.fromkeys(HIDING, str(self.hub)), "HF_ENDPOINT": _HUB}
 
 
 def find_roots(
@@ -102,6 +117,14 @@ def find_roots(
             expanded = environ["HOME"] + expanded[1:]
         return Path(os.path.abspath(os.path.expanduser(expanded)))
 
+    chosen = {
+        "hf_home": hf_home or root,
+        "hub": hf_home or root,
+        "datasets": hf_home or root,
+        "torch_home": torch_home or root,
+        "insightface": insightface or root,
+        "checkpoints": checkpoints or root,
+    }
     caches = named("XDG_CACHE_HOME") or absolute("~/.cache")
     if root is not None:
         hf_home = hf_home or root / "huggingface"
@@ -119,37 +142,5 @@ def find_roots(
         absolute(datasets or hf_home / "datasets"),
         absolute(insightface or "~/.insightface"),
         absolute(checkpoints or "checkpoints"),
+        named=frozenset(name for name, path in chosen.items() if path is not None),
     )
-
-
-def offline(environ: Mapping[str, str], roots: Roots) -> dict[str, str]:
-    """`environ` as it is after `source offline.env`."""
-    kept = {name: value for name, value in environ.items() if name not in HIDING}
-    return {**kept, **roots.variables()}
-
-
-def shell_file(variables: Mapping[str, str]) -> str:
-    """A file that bash, zsh, dash and fish can source, under `set -eu` too.
-
-    `unset` is a builtin in the first three and no command at all in fish, which tells them apart
-    without a syntax error in either; the last word keeps a status of 0 where nothing was to unset.
-    """
-    hiding = " ".join(HIDING)
-    lines = [
-        MARK,
-        *(f"export {name}={_quoted(value)}" for name, value in variables.items()),
-        f"command -v unset >/dev/null && unset {hiding} || set -e {hiding} || true",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(value: str) -> str:
-    """`value` as one word: quoted, but for `'` everywhere and the backslash, which fish expands."""
-    word, plain = "", ""
-    for character in value:
-        if character in "'\\":
-            word += (f"'{plain}'" if plain else "") + "\\" + character
-            plain = ""
-        else:
-            plain += character
-    return word + (f"'{plain}'" if plain or not word else "")

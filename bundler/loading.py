@@ -15,9 +15,10 @@ from bundler.air_gap import AirGap
 from bundler.catalogues import catalogue
 from bundler.checking import Check, CheckedModel
 from bundler.checks import Found
-from bundler.environment import Roots, offline
+from bundler.environment import Roots
 from bundler.errors import BundlerError, UnavailableError, shown
 from bundler.lookups import FacePack, HubCode, Lookup, PlainPath, Repository, lookups
+from bundler.read_only import offline
 from bundler.remote import SMALL
 from bundler.spec import Spec, name_and_revision
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bundler.code import code_by_name
+from bundler.environment import Roots
 from bundler.errors import amount
 from bundler.inspection import Inspection
 from bundler.layouts.flat import flattened
 from bundler.manifest import Code, Omission, Snapshot
+from bundler.read_only import lacks_places
 from bundler.remote import RemoteSnapshot
 from bundler.selection import weight_formats
 from bundler.spec import spec_of
@@ -112,6 +114,20 @@ def moves(result: Unpacked, *, done: bool) -> Iterator[str]:
             line = f"{title} {verb} from {before} to {after}; the old snapshot still loads by its "
             line += "commit hash"
         yield printable(line)
+
+
+def read_only(roots: Roots) -> Iterator[str]:
+    """What libraries write elsewhere since they cannot write to the caches at `roots`."""
+    moved = {"HF_MODULES_CACHE": roots.modules, "HF_DATASETS_CACHE": roots.dataset_links}
+    places = " and ".join(f"{name}={place}" for name, place in moved.items() if place)
+    if places:
+        caches = roots.datasets if roots.modules is None else roots.hf_home
+        yield printable(f"{caches} is read-only for this user, who gets {places}")
+    if lacks_places(roots):
+        yield printable(
+            f"{roots.hf_home} is read-only for this user, and so is ~/.cache: models that bring "
+            "code, and datasets, load only with XDG_CACHE_HOME set to a folder to write to"
+        )
 
 
 def inspected(inspection: Inspection) -> str:

@@ -12,7 +12,7 @@ from bundler.archive import BundleSource, open_bundle
 from bundler.catalogues import nearest
 from bundler.code import refuse_code
 from bundler.digest import Digest
-from bundler.env_file import ENV_FILE, env_path, write_env_file
+from bundler.env_file import ENV_FILE, env_path, extended_roots, write_env_file
 from bundler.environment import Roots, find_roots
 from bundler.errors import Faults, FormatError, RequestError
 from bundler.installing import (
@@ -25,11 +25,14 @@ from bundler.installing import (
     survey_all,
     taking_space,
 )
+from bundler.layouts import layout_of
 from bundler.layouts.flat import flattened
 from bundler.manifest import Manifest, Snapshot
 from bundler.permission import check_sight
 from bundler.progress import Progress, Silent
+from bundler.read_only import with_own_places
 from bundler.sharing import LinkMode
+from bundler.shells import EnvFormat
 from bundler.space import check_space, free_space
 from bundler.spec import Spec, spec_of, words_for
 from bundler.survey import Survey
@@ -47,7 +50,9 @@ class Unpacked:
     env: Path | None
     link_mode: LinkMode = LinkMode.AUTO
     env_replaced: bool = False
-    """The environment file was there and said something else."""
+    """The environment file was there and led to something that it leads to no more."""
+    env_roots: Roots | None = None
+    """What the environment file leads to: also roots that an earlier unpack wrote into it."""
 
     @property
     def written_size(self) -> int:
@@ -108,6 +113,7 @@ def plan_unpack(
     only: Sequence[str] = (),
     checkpoints: bool = False,
     env: Path | str | None = ENV_FILE,
+    env_format: EnvFormat = EnvFormat.SH,
     digest: Digest | None = None,
     link_mode: LinkMode = LinkMode.AUTO,
     code: bool = True,
@@ -119,19 +125,23 @@ def plan_unpack(
     Raises as `unpack` does, as far as that can be told without the content.
     """
     roots = roots or find_roots()
-    env_file = env_path(env)
+    env_file = env_path(env, env_format)
     with open_bundle(bundle, digest) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
+        written = {layout_of(snapshot).root for snapshot in placed}
+        roots, env_roots = extended_roots(env_file, env_format, roots, written)
         check_sight(roots.hf_home, "--root")
         known = Known(roots)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress or Silent())
         is_left(reader.digest, snapshots, work, roots, known)
         check_space({roots.path(n): taking_space(n, work, roots, link_mode) for n in work})
         reader.check_end()
-        return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode)
+        return Unpacked(
+            reader.digest, snapshots, roots, work, env_file, link_mode, env_roots=env_roots
+        )
 
 
 def unpack(
@@ -141,6 +151,7 @@ def unpack(
     only: Sequence[str] = (),
     checkpoints: bool = False,
     env: Path | str | None = ENV_FILE,
+    env_format: EnvFormat = EnvFormat.SH,
     digest: Digest | None = None,
     link_mode: LinkMode = LinkMode.AUTO,
     code: bool = True,
@@ -152,7 +163,8 @@ def unpack(
 
     `roots`: by default those that the libraries use here (`find_roots`). `only`: specs of models
     to install, by default all; what they need comes with them. `checkpoints`: also put models and
-    single files as plain ones below `roots.checkpoints`, by `link_mode`. `env`: None for no file.
+    single files as plain ones below `roots.checkpoints`, by `link_mode`. `env`: None for no file;
+    `env_format`: for what it is written; what it led to before is kept where that can be.
     `digest`: the bundle's id, if known from elsewhere. `code`: False refuses models that hold some.
     `keep_refs`: leave every ref, and branch of torch.hub, that leads to something which is there.
     `jobs`: threads, by default one for each processor. Waits while another process unpacks to the
@@ -164,12 +176,14 @@ def unpack(
     """
     roots = roots or find_roots()
     progress = progress or Silent()
-    env_file = env_path(env)
+    env_file = env_path(env, env_format)
     with open_bundle(bundle, digest) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
         placed = [*snapshots, *(flattened(snapshots) if checkpoints else ())]
+        written = {layout_of(snapshot).root for snapshot in placed}
+        roots, env_roots = extended_roots(env_file, env_format, roots, written)
         check_sight(roots.hf_home, "--root")
         known = Known(roots)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress)
@@ -180,8 +194,11 @@ def unpack(
             stage(reader, work, {}, jobs, progress)  # A pipe is read to its end all the same.
             if not code:
                 check_code(snapshots, work, roots, {})
-    replaced = env_file is not None and write_env_file(env_file, roots)
-    return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode, replaced)
+    replaced = False
+    if env_file is not None and env_roots is not None:
+        env_roots = with_own_places(env_roots)  # Again: now there is more of them.
+        replaced = write_env_file(env_file, env_format, env_roots)
+    return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode, replaced, env_roots)
 
 
 def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:

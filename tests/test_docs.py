@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 FORMAT = (ROOT / "bundler" / "FORMAT.md").read_text()
 MODULES = b'[{"path": "", "type": "sentence_transformers.models.Transformer"}]'
 COMMANDS = (
-    "pack", "unpack", "check", "run", "inspect", "verify", "installed", "remove", "store"
+    "pack", "unpack", "check", "env", "run", "inspect", "verify", "installed", "remove", "store"
 )  # fmt: skip
 
 

@@ -1,10 +1,9 @@
-"""Where caches are looked for, and the file that makes shells look there."""
+"""Where caches are looked for."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.environment import HIDING, MARK, find_roots, shell_file
+from bundler.environment import find_roots
 
 BOTH_PROGRAM = """
 import json, os
@@ -159,129 +158,3 @@ def test_the_variables_lead_huggingface_hub_to_the_roots(tmp_path: Path) -> None
     )
     expected = [str(roots.hf_home), str(roots.hub)]
     assert json.loads(process.stdout) == [expected, expected]
-
-
-VALUES = {
-    "NOTHING": "",
-    "PLAIN": "/data/hf",
-    "SPACES": "/my  models/ here",
-    "TRAILING": "/data/hf ",
-    "LEADING": " /data/hf",
-    "SINGLE": "it's",
-    "ONLY_SINGLE": "'",
-    "SINGLES": "''x''",
-    "DOUBLE": 'say "x"',
-    "DOLLAR": "$HOME/${HOME}/$(echo x)",
-    "BACKSLASH": "a\\b",
-    "BACKSLASHES": "a\\\\b\\\\",
-    "BACKSLASH_QUOTE": "\\'\\",
-    "BACKSLASH_LETTERS": "\\n\\t\\x41\\0",
-    "HASH": "#a #b",
-    "EQUALS": "a=b==",
-    "ACCENT": "/données/é日本",
-    "GLOB": "*?[a]{b,c}~",
-    "NEWLINE": "one\ntwo\n",
-    "BACKTICK": "`echo x`",
-    "BANG": "a!b !! !$",
-    "OPERATORS": "a;b&c|d<e>f(g)",
-    "PERCENT": "%a %PATH% ^",
-    "TAB": "a\tb",
-}
-SHELLS = {
-    "bash": ["bash"],
-    "bash -eu": ["bash", "-eu"],
-    "zsh": ["zsh", "-f"],
-    "zsh -eu": ["zsh", "-f", "-eu"],
-    "dash": ["dash"],
-    "dash -eu": ["dash", "-eu"],
-    "fish": ["fish", "--no-config"],
-}
-POSIX_SHELLS = {name: command for name, command in SHELLS.items() if command[0] != "fish"}
-# The shell hands its variables on to Python, which tells what arrived.
-TELL = 'python="$1"; exec "$python" -c "import json, os; print(json.dumps(dict(os.environ)))"'
-SCRIPTS = {
-    "fish": 'source $argv[1]; or exit 9; exec $argv[2] -c "'
-    'import json, os; print(json.dumps(dict(os.environ)))"',
-    "posix": '. "$1" || exit 9; shift; ' + TELL,
-}
-
-
-def sourced(
-    command: list[str], file: Path, before: Mapping[str, str], script: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """What a shell that had the variables `before` does with `file`, under `script`."""
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
-    fish = command[0] == "fish"
-    arguments = [str(file), sys.executable] if fish else ["shell", str(file), sys.executable]
-    return subprocess.run(
-        [*command, "-c", script or SCRIPTS["fish" if fish else "posix"], *arguments],
-        env={"PATH": os.environ["PATH"], "HOME": str(file.parent), **before},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-    )
-
-
-@pytest.mark.parametrize("command", SHELLS.values(), ids=SHELLS)
-@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
-def test_every_value_comes_out_of_every_shell_as_it_was(
-    command: list[str], locale: str, tmp_path: Path
-) -> None:
-    file = tmp_path / "offline.env"
-    file.write_text(shell_file(VALUES), encoding="utf-8")
-    process = sourced(command, file, {"LC_ALL": locale, "PYTHONUTF8": "1"})
-    assert (process.returncode, process.stderr) == (0, "")
-    variables = json.loads(process.stdout)
-    assert {name: variables.get(name) for name in VALUES} == VALUES
-
-
-@pytest.mark.parametrize("command", SHELLS.values(), ids=SHELLS)
-@pytest.mark.parametrize(
-    "set_before",
-    [(), HIDING[:1], HIDING[1:], HIDING],
-    ids=["none set", "one set", "all but one set", "all set"],
-)
-def test_variables_that_hide_the_caches_are_gone(
-    command: list[str], set_before: tuple[str, ...], tmp_path: Path
-) -> None:
-    file = tmp_path / "offline.env"
-    file.write_text(shell_file({"HF_HOME": "/data/hf"}), encoding="utf-8")
-    process = sourced(command, file, dict.fromkeys(set_before, "/elsewhere"))
-    assert (process.returncode, process.stderr) == (0, "")
-    variables = json.loads(process.stdout)
-    assert not set(HIDING) & set(variables)
-    assert variables["HF_HOME"] == "/data/hf"
-
-
-@pytest.mark.parametrize("command", SHELLS.values(), ids=SHELLS)
-def test_sourcing_wins_over_values_set_before_and_twice_is_as_good_as_once(
-    command: list[str], tmp_path: Path
-) -> None:
-    file = tmp_path / "offline.env"
-    text = shell_file({"HF_HOME": "/data/hf", "HF_HUB_OFFLINE": "1"})
-    file.write_text(text + text, encoding="utf-8")
-    process = sourced(command, file, {"HF_HOME": "/elsewhere", "HF_HUB_OFFLINE": "0"})
-    assert (process.returncode, process.stderr) == (0, "")
-    variables = json.loads(process.stdout)
-    assert (variables["HF_HOME"], variables["HF_HUB_OFFLINE"]) == ("/data/hf", "1")
-
-
-@pytest.mark.parametrize("command", POSIX_SHELLS.values(), ids=POSIX_SHELLS)
-def test_sourcing_changes_no_option_and_no_argument_of_the_shell(
-    command: list[str], tmp_path: Path
-) -> None:
-    file = tmp_path / "offline.env"
-    file.write_text(shell_file({"HF_HOME": "/data/hf"}), encoding="utf-8")
-    script = 'file="$1"; echo "$- $*"; . "$file"; echo "$- $*"'
-    process = sourced(command, file, {"HF_ENDPOINT": "/elsewhere"}, script)
-    assert (process.returncode, process.stderr) == (0, "")
-    before, after = process.stdout.splitlines()
-    assert after == before
-
-
-def test_the_file_says_who_wrote_it_and_ends_in_a_newline() -> None:
-    text = shell_file({"HF_HOME": "/data/hf"})
-    assert text.startswith(MARK + "\n")
-    assert text.endswith("\n")

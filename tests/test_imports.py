@@ -25,7 +25,7 @@ def test_the_contracts_of_pyproject_hold() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["unpack", "--help"], ["pack", "--help"],
                                        ["run", "--help"], ["unpack", "b.tar.zst"],
                                        ["inspect", "b.tar.zst"],
-                                       ["verify", "b.tar.zst"]])  # fmt: skip
+                                       ["verify", "b.tar.zst"], ["env"]])  # fmt: skip
 def test_the_target_is_spared_every_network_library(tmp_path: Path, arguments: list[str]) -> None:
     make_bundle(tmp_path / "b.tar.zst", {"acme/tiny": {"config.json": b"{}"}})
     program = (

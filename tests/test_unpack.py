@@ -18,8 +18,8 @@ from memory_source import commit_hash, make_bundle
 from trees import dangling_links, etag, found_offline, stamps, tree, unpack_below, write_cache
 
 import bundler
-from bundler.environment import MARK
 from bundler.errors import DamagedError, FormatError
+from bundler.shells import MARK
 
 TINY = {
     "config.json": b'{"model_type": "tiny"}',

@@ -12,6 +12,7 @@ import typer
 
 import bundler
 from bundler.cli.check import check
+from bundler.cli.env import env
 from bundler.cli.inspect import inspect
 from bundler.cli.installed import installed
 from bundler.cli.output import tell
@@ -33,7 +34,7 @@ app = typer.Typer(
 )
 _EPILOG = "Exit codes: " + " · ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
 
-for _command in (pack, unpack, check, inspect, verify, installed, remove, store):
+for _command in (pack, unpack, check, env, inspect, verify, installed, remove, store):
     app.command(epilog=_EPILOG)(_command)
 # What follows the command's name is the command's, options too.
 app.command("run", epilog=_EPILOG, context_settings={"allow_interspersed_args": False})(run_command)

@@ -49,7 +49,7 @@ def run_command(
     signal n ended it.
     """
     from bundler.air_gap import become
-    from bundler.environment import offline
+    from bundler.read_only import offline
 
     if not command[0]:
         raise RequestError("the command is empty: name a program")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import Annotated, Any
 
 import typer
 
 import bundler
+from bundler.cli.next_steps import next_steps
 from bundler.cli.options import (
     Bundle,
     DryRun,
@@ -27,6 +27,7 @@ from bundler.cli.options import (
 from bundler.cli.output import Bars, print_json
 from bundler.env_file import ENV_FILE
 from bundler.sharing import LinkMode
+from bundler.shells import EnvFormat
 
 
 def unpack(
@@ -63,7 +64,7 @@ def unpack(
         Path,
         typer.Option(
             metavar="FILE",
-            help="The file to source afterwards, for bash, zsh, dash and fish.",
+            help="The file to source afterwards.",
             envvar="BUNDLER_ENV",
         ),
     ] = Path(ENV_FILE),
@@ -76,6 +77,13 @@ def unpack(
             envvar="BUNDLER_KEEP_REFS",
         ),
     ] = False,
+    env_format: Annotated[
+        EnvFormat,
+        typer.Option(
+            help="Who reads that file: sh is for bash, zsh, dash and fish.",
+            envvar="BUNDLER_ENV_FORMAT",
+        ),
+    ] = EnvFormat.SH,
     digest: ExpectedDigest = None,
     no_code: NoCode = False,
     jobs: Jobs = None,
@@ -96,6 +104,7 @@ def unpack(
         "only": only or (),
         "checkpoints": checkpoints is not None,
         "env": env,
+        "env_format": env_format,
         "digest": parsed_digest(digest),
         "link_mode": link_mode,
         "code": not no_code,
@@ -121,6 +130,9 @@ def unpack(
         )
     for note in report.usage(result):
         print(f"note: {note}")
-    env_file = quote(str(result.env))
-    print(f"next, in every shell that runs the models (dash: . {env_file}):")
-    print(f"    source {env_file}")
+    if result.env is None or result.env_roots is None:
+        return
+    for note in report.read_only(result.env_roots):
+        print(f"note: {note}")
+    for line in next_steps(env_format, result.env, result.env_roots):
+        print(report.printable(line))
