@@ -50,5 +50,4 @@ def _folder_named(root: Path, ref: Text) -> str:
         name = relative_path(content)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return ""
-    leads = len(name.parts) == 1 and (root / str(ref.names_in) / name).is_dir()
-    return content if leads else ""
+    return content if (root / str(ref.names_in) / name).is_dir() else ""

@@ -164,8 +164,6 @@ def redirected(root: Path, placements: Iterable[Placement]) -> Iterator[Placemen
         moved = replace(placement, path=home / placement.path.relative_to(folder))
         if isinstance(moved, Link) and moved.target.parts[0] == folder:
             moved = replace(moved, target=home / moved.target.relative_to(folder))
-        if isinstance(moved, Text) and moved.names_in is not None:
-            moved = replace(moved, names_in=home / moved.names_in.relative_to(folder))
         yield moved
 
 
