@@ -217,7 +217,9 @@ class _Audit:
 
     def result(self) -> InstalledVerification:
         """What was found."""
-        faults = tuple(self._told(place, problem) for place, problem in self._problems.items())
+        faults = tuple(
+            self._told(place, problem) for place, problem in sorted(self._problems.items())
+        )
         size = sum(self._files[place].blob.size for place in self._right)
         folders = {place for model in self._models for place in filled_folders(model)}
         foreign = {
@@ -234,12 +236,16 @@ class _Audit:
         owners = self._owners[place]
         specs = dict.fromkeys(model.spec for _, model in owners)
         bundle, model = owners[0]
-        command = f"bundler unpack BUNDLE --only {quote(model.spec)}, of the bundle {bundle}"
+        command = f"bundler unpack BUNDLE --only {quote(model.spec)}"
+        if place[0].startswith("/"):
+            option = "--insightface-root" if model.layout == "insightface" else "--checkpoints"
+            command += f" {option} {quote(place[0])}"
         path = self._path(place)
         in_the_way = path if problem != "missing" else None
         if model.layout == "torch-hub" and place in self._files:
             # To a folder of code that is there no file is added.
             in_the_way = self._path((place[0], PurePosixPath(*place[1].parts[:2])))
+        command += f" with the bundle {bundle}"
         mend = f"remove {in_the_way}, then {command}" if in_the_way else command
         return InstalledFault(path, problem, tuple(specs), mend)
 

@@ -49,9 +49,11 @@ class Provenance:
                 for pointer in (*model.links, *model.texts):
                     known = self._before.setdefault(pointer.place, {})
                     known[pointer.text] = pointer.before
-        self._to_write = {
-            (roots.kept_as(name), file.path) for name, todo in work.items() for file in todo.files
-        }
+        self._to_write: set[Place] = set()
+        for name, todo in work.items():
+            kept = roots.kept_as(name)
+            self._to_write |= {(kept, file.path) for file in todo.files}
+            self._to_write |= {(kept, link.path) for link in todo.links}
 
     def models(
         self, placed: Iterable[tuple[Snapshot, str, Placement]]
@@ -62,7 +64,8 @@ class Provenance:
         pointers: dict[Key, tuple[dict[Place, InstalledPointer], ...]] = {}
         for snapshot, name, placement in placed:
             key = key_of(snapshot)
-            models.setdefault(key, _model(snapshot))
+            if key not in models:
+                models[key] = _model(snapshot)
             links, texts = pointers.setdefault(key, ({}, {}))
             if isinstance(placement, File):
                 for file in self._files(name, placement):
@@ -117,7 +120,7 @@ class Provenance:
         place = self._roots.kept_as(name), link.path
         there = self._roots.path(name) / link.path
         now = os.readlink(there) if there.is_symlink() else None
-        if link not in self._work[name].links and now is not None:
+        if place not in self._to_write and now is not None:
             return InstalledPointer(*place, now, self._before_of(place, now))
         # One that led nowhere, or astray, is nothing to go back to; an earlier branch is.
         before = self._before_of(place, now) if link.moved_from else None

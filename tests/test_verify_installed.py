@@ -280,6 +280,8 @@ class TestFaults:
         assert mend in told
         assert f"--only {spec}" in mend
         assert str(digest) in mend
+        plain = f"--checkpoints {root / 'checkpoints'}"
+        assert (plain in mend) == path.startswith("checkpoints/")
         if mend.startswith("remove "):
             in_the_way = Path(mend.removeprefix("remove ").partition(", then ")[0])
             assert in_the_way in (root / path, *(root / path).parents)
