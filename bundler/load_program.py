@@ -234,9 +234,9 @@ def absent(error: Exception) -> str | None:
 
 def is_refused(error: Exception) -> bool:
     """Whether torch.load found more than tensors, and refused to run it."""
-    text = str(error)
-    refused = "Unsupported" in text or "was not an allowed global" in text
-    return (isinstance(error, pickle.UnpicklingError) and refused) or "TorchScript arch" in text
+    text = str(error).lower()
+    refused = isinstance(error, pickle.UnpicklingError) and "unsupported" in text
+    return refused or "with torchscript archives" in text
 
 
 def end_with_parent() -> None:
