@@ -98,7 +98,7 @@ def load_models(
     A process that never ends is waited for; it ends with this one at the latest. No other thread
     may be running. Raises RequestError if `python` cannot be run.
     """
-    python = _found(python or sys.executable)
+    python = _found(sys.executable if python is None else python)
     environ = offline(os.environ, check.roots)
     if not trust_code:
         environ = {**environ, _ONLY_TENSORS: "1"}

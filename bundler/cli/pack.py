@@ -280,6 +280,7 @@ def pack(
             )
         except BundlerError as error:
             faults = [error]
+            document["loads"] = False
         else:
             document |= all_to_json(looked, loads)
             faults = all_faults(looked, loads)
