@@ -555,9 +555,12 @@ def test_a_bundle_that_loads_is_said_to(packing: Packing, machine: Machine) -> N
 
 
 def test_everything_is_loaded_too(packing: Packing, machine: Machine) -> None:
-    home = machine.home / "caches" / "huggingface"
-    ran = packing.pack("--everything", "--json", "--exclude", "*.zip", HF_HOME=str(home))
+    caches = machine.home / "caches" / "huggingface" / "hub"
+    for name in ("models--acme--tiny-gpt2", "models--acme--own-code"):
+        shutil.copytree(caches / name, packing.home / "hub" / name, symlinks=True)
+    ran = packing.pack("--everything", "--json", HF_HOME=str(packing.home))
     loaded = {item["spec"]: item["error"] for item in json.loads(ran.out)["loaded"]}
+    assert loaded.keys() == {"acme/tiny-gpt2", "acme/own-code"}
     assert loaded["acme/tiny-gpt2"] is None
     assert "--trust-code" in loaded["acme/own-code"]
     assert ran.code == 7
