@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bundler.air_gap import AirGap
-from bundler.catalogues import catalogue
-from bundler.checking import Check, CheckedModel
-from bundler.checks import Found
-from bundler.environment import Roots
-from bundler.errors import BundlerError, UnavailableError, shown
-from bundler.lookups import FacePack, HubCode, Lookup, PlainPath, Repository, lookups
+from bundler.checking import Check
+from bundler.errors import BundlerError, RequestError, TrustError, UnavailableError, shown
+from bundler.progress import Progress, Silent
 from bundler.read_only import offline
-from bundler.remote import SMALL
-from bundler.spec import Spec, name_and_revision
+from bundler.ways import Way, ways
 
 _PROGRAM = Path(__file__).with_name("load_program.py")
-_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-_TORCH_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+_MAX_OUTPUT = 1 << 18
+"""Bytes of what libraries say that are kept: the last ones."""
+# torch/serialization.py: the first makes every torch.load refuse what is more than tensors,
+# torchvision's and torch.hub's too, which would run it.
+_ONLY_TENSORS, _ANYTHING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,48 +41,28 @@ class Loaded:
     seconds: float = 0.0
     """Of loading; importing the library does not count."""
     parameters: int | None = None
+    made_up: Sequence[str] = ()
+    """Names of weights that are in no file, which the library filled with random numbers."""
     attempts: Mapping[str, int] = field(default_factory=dict)
     """How often which host was wanted, as in `AirGap.attempts`."""
-    error: str = ""
-    """The first line of what went wrong, if it did."""
-    untried: str = ""
-    """Why it was not even tried, if that is so."""
+    fault: BundlerError | None = None
+    """What to tell the user if it did not load."""
     output: str = ""
-    """All that the libraries said."""
-
-    @property
-    def fault(self) -> UnavailableError | None:
-        """What to tell the user if it did not load."""
-        if self.untried:
-            return UnavailableError(f"{self.spec} was not loaded: {self.untried}")
-        if not self.error:
-            return None
-        return UnavailableError(
-            f"{self.spec} does not load with {self.library}: {shown(self.error, 300)} "
-            "(all of what it said is in the output of --json)"
-        )
+    """The end of what the libraries said."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
         return {
             "spec": self.spec,
             "library": self.library,
-            "what": self.what,
+            "what": self.what or None,
             "seconds": round(self.seconds, 3),
             "parameters": self.parameters,
+            "made_up": list(self.made_up),
             "attempts": dict(self.attempts),
-            "error": self.error or self.untried or None,
-            "output": self.output if self.error else None,
+            "error": None if self.fault is None else str(self.fault),
+            "output": self.output if self.fault is not None else None,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How to load something: arguments of a function in load_program.py. `code`: of the model's."""
-
-    library: str
-    arguments: Mapping[str, Any]
-    code: bool = False
 
 
 def all_faults(check: Check, loads: Sequence[Loaded]) -> list[BundlerError]:
@@ -88,145 +71,137 @@ def all_faults(check: Check, loads: Sequence[Loaded]) -> list[BundlerError]:
     return faults + [loaded.fault for loaded in loads if loaded.fault is not None]
 
 
+def all_to_json(check: Check, loads: Sequence[Loaded]) -> dict[str, Any]:
+    """The same, and all that is well, as plain values."""
+    document = check.to_json() | {"loaded": [loaded.to_json() for loaded in loads]}
+    return document | {"loads": not all_faults(check, loads)}
+
+
 def load_models(
     check: Check,
     *,
     python: str | None = None,
     trust_code: bool = False,
+    folder: Path = Path(),
+    left_out: Mapping[str, Collection[str]] | None = None,
+    on_leak: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Loaded]:
     """Load each model that `check` was asked for and found no fault with, one after the other.
 
-    Each in a process of its own, in the environment of `check.roots`, with no network: by `python`,
-    the interpreter that has the libraries, by default this one. `trust_code`: run what models bring
-    along; without, those that need it are not loaded, and said so. Raises RequestError if `python`
-    cannot be run.
+    Each in a process of its own, started in `folder` in the environment of `check.roots`, without
+    a network. `python`: the interpreter that has the libraries, by default this one. `trust_code`:
+    run what models bring along; without, those that need it are not loaded, and it is said so.
+    `left_out`: by commit hash, files that the user did not want and programs look for. `on_leak`
+    gets, at most once, the reason why only Python programs are kept off the network.
+
+    A process that never ends is waited for; it ends with this one at the latest. No other thread
+    may be running. Raises RequestError if `python` cannot be run.
     """
+    python = _found(sys.executable if python is None else python)
     environ = offline(os.environ, check.roots)
+    if not trust_code:
+        environ = {**environ, _ONLY_TENSORS: "1"}
+        environ.pop(_ANYTHING, None)
     for model in check.models:
         if model.needed_by or model.faults:
             continue
-        for way in ways(model, check.roots, trust_code):
+        omitted = (left_out or {}).get(model.commit_hash or "", ())
+        for way in ways(model, check.roots, trust_code=trust_code, left_out=omitted):
             if way.code and not trust_code:
-                why = "it brings code of its own, which --trust-code would run"
-                yield Loaded(model.spec, way.library, untried=why)
-            else:
-                yield _loaded(model.spec, way, python or sys.executable, environ)
+                yield Loaded(model.spec, way.library, fault=_untrusted(model.spec))
+                continue
+            with (progress or Silent()).start(f"loading {model.spec}", model.size):
+                loaded, leak = _load(model.spec, way, python, environ, folder)
+            if leak is not None and on_leak is not None:
+                on_leak(leak)
+                on_leak = None
+            yield loaded
 
 
-def ways(model: CheckedModel, roots: Roots, trust_code: bool) -> Iterator[Way]:
-    """How programs load a model, by the words of its spec and by its files.
-
-    `trust_code`: files that are opened by their paths may hold more than tensors.
-    """
-    spec = Spec.parse(model.spec)
-    if spec.scheme == "timm":
-        name, revision = name_and_revision(spec.rest)
-        place = next((found.names[0] for found in model.found if found.commit_hash), "")
-        overlay = {"hf_hub_id": f"{place}@{revision}"} if revision and place else None
-        yield Way("timm", {"name": name, "overlay": overlay})
-    elif spec.scheme == "torchvision":
-        yield Way("torchvision", {"name": spec.rest.partition("@")[0], "weights": _weights(model)})
-    else:
-        for lookup, found in zip(lookups(spec), model.found, strict=True):
-            if isinstance(lookup, HubCode):
-                hub = {"name": lookup.name, "ref": lookup.ref, "entry": lookup.entry}
-                yield Way("torch.hub", hub, code=True)
-                return  # What else there is are weights of the entry.
-            yield _way(lookup, found, roots, trust_code)
+def _found(python: str) -> str:
+    """The absolute path of a program: the process is started in another folder."""
+    path = shutil.which(python)
+    if path is None:
+        raise RequestError(f"there is no program {shown(python)}: --python wants a Python's path")
+    return os.path.abspath(path)
 
 
-def _way(lookup: Lookup, found: Found, roots: Roots, trust_code: bool) -> Way:
-    if isinstance(lookup, FacePack):
-        return Way("insightface", {"name": lookup.name, "root": str(roots.insightface)})
-    if isinstance(lookup, Repository):
-        if lookup.kind == "dataset" and found.commit_hash is None:
-            return Way("datasets", {"name": lookup.name})
-        at = {"name": lookup.name, "revision": lookup.revision}
-        files = Way("huggingface_hub", {**at, "kind": lookup.kind})
-        return files if lookup.kind != "model" else _by_files(at, found, lookup.library) or files
-    if isinstance(lookup, PlainPath) and len(found.files) > 1:
-        config = found.files.get("config.json") or next(iter(found.files.values()))
-        way = _by_files({"name": str(config.parent), "revision": None}, found, None)
-        if way is not None:
-            return way
-    path = next(iter(sorted(found.files.values())))
-    return Way("torch", {"path": str(path), "code": trust_code})
-
-
-def _by_files(at: Mapping[str, str | None], found: Found, library: str | None) -> Way | None:
-    """The library that a model's files are of, if they tell."""
-    if library == "sentence-transformers" or "modules.json" in found.files:
-        config = _document(found, "config.json")
-        return Way("sentence-transformers", {**at, "code": "auto_map" in config},
-                   code="auto_map" in config)  # fmt: skip
-    if "model_index.json" in found.files:
-        code = any(path.endswith(".py") for path in found.files)
-        return Way("diffusers", {**at, "code": code}, code)
-    if "adapter_config.json" in found.files and "config.json" not in found.files:
-        return Way("peft", at)
-    config = _document(found, "config.json")
-    if "model_type" in config or "auto_map" in config:
-        architectures = config.get("architectures")
-        first = architectures[0] if isinstance(architectures, list) and architectures else None
-        code = "auto_map" in config
-        arguments = {
-            **at,
-            "architecture": first if isinstance(first, str) else None,
-            "tokenizer": "tokenizer_config.json" in found.files,
-            "processor": any(name in found.files for name in _PROCESSORS),
-            "code": code,
-        }
-        return Way("transformers", arguments, code)
-    if "architecture" in config and at["revision"] is None:
-        return Way("timm", {"name": f"hf-hub:{at['name']}", "overlay": None})
-    return None
-
-
-def _weights(model: CheckedModel) -> list[str]:
-    """The names of torchvision's weights that are here."""
-    name, _, named = Spec.parse(model.spec).rest.partition("@")
-    if named:
-        return [named]
-    known: Mapping[str, str] = catalogue("torchvision")["models"][name]["weights"]
-    here = {path.name for path in model.files}
-    return [weights for weights, url in known.items() if url.rpartition("/")[2] in here]
-
-
-def _document(found: Found, path: str) -> dict[str, Any]:
-    try:
-        with open(found.files[path], "rb") as file:
-            document = json.loads(file.read(SMALL))
-    except (KeyError, OSError, ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _loaded(spec: str, way: Way, python: str, environ: Mapping[str, str]) -> Loaded:
-    wanted = {"way": way.library, **way.arguments}
-    command = [python, str(_PROGRAM), json.dumps(wanted)]
-    with AirGap() as gap:
+def _load(
+    spec: str, way: Way, python: str, environ: Mapping[str, str], folder: Path
+) -> tuple[Loaded, str | None]:
+    """What came of it, and why the process was not cut off, if it was not."""
+    command = [python, "-B", str(_PROGRAM), json.dumps({"way": way.library, **way.arguments})]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, AirGap() as gap:
+        # The pipe to it says by its end that we are gone.
         process = gap.start(
-            command, environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            command, environ, cwd=folder, stdin=subprocess.PIPE, stdout=out, stderr=err,
+            start_new_session=True,
         )  # fmt: skip
-        out, err = process.communicate()
-        attempts = gap.attempts()
-    said = err.decode(errors="replace")
+        try:
+            process.wait()
+        finally:
+            # Also what it has started and left behind.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if process.stdin is not None:
+                process.stdin.close()
+        output = _end(err)
+        loaded = Loaded(spec, way.library, attempts=gap.attempts(), output=output)
+        return _told(loaded, _end(out), process.returncode, python), gap.fault
+
+
+def _end(file: BinaryIO) -> str:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _MAX_OUTPUT))
+    return file.read().decode(errors="replace")
+
+
+def _told(loaded: Loaded, out: str, code: int, python: str) -> Loaded:
+    """`loaded` with the answer of the process, its last line; without one, with how it ended."""
     try:
-        answer = json.loads(out)
-    except ValueError:
-        last = next(reversed(said.strip().splitlines()), "")
-        answer = {"error": f"the process ended with {process.returncode}: {last}"}
-    if "absent" in answer:
-        why = f"{answer['absent']} is not installed for {python}: name another Python by --python"
-        return Loaded(spec, way.library, untried=why)
-    return Loaded(
-        spec=spec,
-        library=str(answer.get("library", way.library)),
-        what=str(answer.get("what", "")),
-        seconds=float(answer.get("seconds", 0)),
-        parameters=answer.get("parameters"),
-        attempts=attempts,
-        error=str(answer.get("error", "")),
-        output=said,
+        answer = json.loads((out.splitlines() or [""])[-1])
+        parameters = answer["parameters"]
+        loaded = replace(
+            loaded,
+            library=str(answer["library"]),
+            what=str(answer["what"]),
+            seconds=float(answer["seconds"]),
+            parameters=None if parameters is None else int(parameters),
+            made_up=[str(name) for name in answer["made_up"]],
+        )
+        absent, refused, error = answer["absent"], answer["refused"], answer["error"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return replace(loaded, fault=_broken(loaded, _ending(code, loaded.output)))
+    if absent:
+        why = f"{shown(absent)} is not installed for {python}"
+        cure = "install it there, or name a Python that has it by --python"
+        fault: BundlerError = UnavailableError(f"{loaded.spec} was not loaded: {why}: {cure}")
+    elif refused:
+        fault = _untrusted(loaded.spec)
+    elif error:
+        fault = _broken(loaded, shown(error, 300))
+    else:
+        return loaded
+    return replace(loaded, fault=fault)
+
+
+def _ending(code: int, output: str) -> str:
+    """How a process ended that gave no answer."""
+    if code == -signal.SIGKILL:
+        return "its process was killed, as the system does with one that takes all memory"
+    if code < 0:
+        return f"its process crashed: {signal.strsignal(-code) or f'signal {-code}'}"
+    last = next(reversed(output.split("\n")[:-1]), "").strip()
+    said = f", saying {shown(last, 300)}" if last else ""
+    return f"its process ended too early, with exit code {code}{said}"
+
+
+def _broken(loaded: Loaded, why: str) -> BundlerError:
+    cure = "--json has all that it said; pack it again, or the version of the library it wants"
+    return UnavailableError(f"{loaded.spec} does not load with {loaded.library}: {why} ({cure})")
+
+
+def _untrusted(spec: str) -> BundlerError:
+    return TrustError(
+        f"{spec} was not loaded, since it brings code of its own: --trust-code runs it"
     )

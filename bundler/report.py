@@ -198,17 +198,18 @@ def checked(result: Check, *, compared: bool) -> str:
 
 def loaded(result: Loaded) -> str:
     """What a model took to load, or that it did not."""
-    if result.error or result.untried:
-        verb = "was not loaded" if result.untried else "does not load"
-        return printable(f"{result.spec}: {verb} with {result.library}")
-    size = "" if result.parameters is None else f", {result.parameters:,} parameters"
-    lines = [
-        f"{result.spec}: loads with {result.library} in {result.seconds:.1f} s, {result.what}{size}"
-    ]
+    if result.fault is not None:
+        lines = [f"{result.spec}: was not loaded"]
+    else:
+        size = "" if result.parameters is None else f", {counted(result.parameters, 'parameter')}"
+        took = f"in {result.seconds:.1f} s"
+        lines = [f"{result.spec}: loads with {result.library} {took}, {result.what}{size}"]
+    if result.made_up:
+        names = ", ".join(result.made_up[:_SHOWN]) + ", …" * (len(result.made_up) > _SHOWN)
+        number = counted(len(result.made_up), "weight")
+        lines.append(f"note: {number} of {result.spec} made up at random, in no file: {names}")
     for host, times in result.attempts.items():
-        lines.append(
-            f"note: loading it, {result.library} asked {counted(times, 'time')} for {host}"
-        )
+        lines.append(f"note: {result.spec} tried to reach {host} ({counted(times, 'time')})")
     return printable("\n".join(lines))
 
 

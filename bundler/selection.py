@@ -44,6 +44,8 @@ _FOREIGN_NAMES = {
     re.compile(r".+\.gguf"): "GGUF",
     re.compile(r"consolidated(\.\d+)?\.(pth|safetensors)"): "its author's first",
 }
+EXCLUDED = "named by --exclude"
+"""The reason of what the user did not want."""
 _WEIGHT_FORMATS = {
     ".safetensors": "safetensors",
     ".bin": "pytorch",
@@ -93,7 +95,7 @@ def select(
         if selection.include and not _matches(file.path, selection.include):
             reasons[file.path] = "not named by --include"
         elif _matches(file.path, selection.exclude):
-            reasons[file.path] = "named by --exclude"
+            reasons[file.path] = EXCLUDED
     files = tuple(file for file in snapshot.files if file.path not in reasons)
     if not files:
         raise RequestError(

@@ -19,7 +19,7 @@ from bundler.cli.options import (
     TrustCode,
     roots_of,
 )
-from bundler.cli.output import Bars, print_json
+from bundler.cli.output import Bars, print_json, tell_leak
 from bundler.errors import Faults
 
 
@@ -63,7 +63,7 @@ def check(
     is there: as the first line of a job.
     """
     from bundler import report
-    from bundler.loading import Loaded, all_faults, load_models
+    from bundler.loading import Loaded, all_faults, all_to_json, load_models
     from bundler.request import Wanted, read_request
 
     wanted = [Wanted(spec) for spec in specs or []]
@@ -71,17 +71,19 @@ def check(
         wanted += read_request(path)
     named = any((root, hf_home, torch_home, insightface_root))
     roots = roots_of(root, hf_home, torch_home, insightface_root) if named else None
-    result = bundler.check(wanted, roots=roots, digests=digests, jobs=jobs, progress=Bars())
+    bars = Bars()
+    result = bundler.check(wanted, roots=roots, digests=digests, jobs=jobs, progress=bars)
     if not json_:
         print(report.checked(result, compared=digests))
     loads: list[Loaded] = []
     if load:
-        loading = load_models(result, python=python, trust_code=trust_code)
-        for loaded in loading:
+        for loaded in load_models(
+            result, python=python, trust_code=trust_code, on_leak=tell_leak, progress=bars
+        ):
             loads.append(loaded)
             if not json_:
-                print(report.loaded(loaded))
+                print(report.loaded(loaded), flush=True)
     if json_:
-        print_json({**result.to_json(), "loaded": [loaded.to_json() for loaded in loads]})
+        print_json(all_to_json(result, loads))
     if faults := all_faults(result, loads):
         raise Faults(faults)

@@ -20,6 +20,14 @@ def tell(message: str) -> None:
         print(f"bundler: {printable(line)}", file=sys.stderr)
 
 
+def tell_leak(fault: str) -> None:
+    """Say that the system cuts off no programs, and what that means."""
+    tell(
+        f"this system refuses a network namespace ({fault}): "
+        "only Python programs are kept off the network"
+    )
+
+
 def print_json(document: dict[str, Any]) -> None:
     """Write the one document that `--json` promises."""
     print(json.dumps(document, ensure_ascii=False, indent=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, BinaryIO
@@ -21,8 +22,8 @@ from bundler.cli.options import (
     TrustCode,
     folder,
 )
-from bundler.cli.output import Bars, print_json
-from bundler.errors import Faults, FormatError, RequestError, amount
+from bundler.cli.output import Bars, print_json, tell_leak
+from bundler.errors import BundlerError, Faults, FormatError, RequestError, amount
 from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -256,24 +257,38 @@ def pack(
         print(wrote, file=words)
         print(f"id {packed.digest}", file=words)
         print(f"downloads are kept in {kept}; bundler store --clear empties it", file=words)
+    faults: list[BundlerError] = []
     if check_load and packed.path is not None:
-        from bundler.loading import all_faults
+        from bundler.loading import Loaded, all_faults, all_to_json
         from bundler.rehearsal import rehearse
 
-        looked, loads = rehearse(
-            packed.path, wanted, python=python, trust_code=trust_code, jobs=jobs, progress=Bars()
-        )
-        document |= looked.to_json() | {"loaded": [loaded.to_json() for loaded in loads]}
-        for loaded in () if json_ else loads:
-            print(report.loaded(loaded))
-        faults = all_faults(looked, loads)
-        if faults:
-            if json_:
-                print_json(document)
-            raise Faults(faults, f"{packed.path} was written, but do not carry it before it loads")
+        def tell_loaded(loaded: Loaded) -> None:
+            if not json_:
+                print(report.loaded(loaded), flush=True)
+
+        chosen = [replace(item, selection=item.selection or selection) for item in wanted]
+        try:
+            looked, loads = rehearse(
+                packed.path,
+                () if everything else chosen,
+                python=python,
+                trust_code=trust_code,
+                jobs=jobs,
+                on_load=tell_loaded,
+                on_leak=tell_leak,
+                progress=Bars(),
+            )
+        except BundlerError as error:
+            faults = [error]
+            document["loads"] = False
+        else:
+            document |= all_to_json(looked, loads)
+            faults = all_faults(looked, loads)
     if json_:
         print_json(document)
-    elif packed.path is not None:
+    if faults:
+        raise Faults(faults, f"{packed.path} was written, but was not seen to load: see above")
+    if packed.path is not None and not json_:
         print(
             "next: carry the bundle over, and on the other machine\n"
             f"    bundler unpack {quote(packed.path.name)} && source offline.env"

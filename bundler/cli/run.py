@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bundler.cli.options import HfHome, Root, TorchHome, roots_of
-from bundler.cli.output import tell
+from bundler.cli.output import tell, tell_leak
 from bundler.errors import RequestError
 
 
@@ -59,13 +59,7 @@ def run_command(
 
     from bundler.running import run_cut_off
 
-    def leaky(fault: str) -> None:
-        tell(
-            f"this system refuses a network namespace ({fault}): "
-            "only Python programs are kept off the network"
-        )
-
-    ran = run_cut_off(command, environ, leaky)
+    ran = run_cut_off(command, environ, tell_leak)
 
     from bundler import report
 
