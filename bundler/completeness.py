@@ -139,12 +139,11 @@ def _pipeline(files: Mapping[str, int], read: Read) -> Iterator[Absence]:
             continue
         if len(made_by) > 2 and isinstance(made_by[2], dict):
             continue  # Kept in a repository of its own.
-        names = inside.get(part, [])
+        names = inside[part] if part else []
         if not names:
             yield Absence(f"{part}/", f"{_PIPELINE} names it")
         elif "config.json" in names and not _OF_NO_MODEL.search(made_by[1]):
-            sizes = {f"{part}/{name}": files[f"{part}/{name}"] for name in names}
-            if not _has_weights(sizes):
+            if not _has_weights({name: files[f"{part}/{name}"] for name in names}):
                 yield Absence(f"{part}/model.safetensors", "there are no weights")
 
 
@@ -186,12 +185,12 @@ def _listed(
     # Of a pipeline diffusers wants every file, but for folders with weights.
     whole = {
         folder
-        for folder, names in folders.items()
+        for folder, names in _by_folder(listed).items()
         if folder and _PIPELINE in files and not weight_formats(map(PurePosixPath, names))
     }
     for path in sorted({*listed} - files.keys()):
         folder, _, name = path.rpartition("/")
-        if folder in whole or (name in loaded and (folder in folders or not folder)):
+        if (folder in folders or not folder) and (name in loaded or folder in whole):
             yield Absence(path, "its list of files names it")
 
 

@@ -18,27 +18,13 @@ def entries(folder: Path) -> list[Path]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All below a folder that is no folder itself, sorted in each.
+    """All below a folder that is no folder itself; folders that are only linked to are left out.
 
-    As programs see it: through links to folders as well, but into no folder twice.
+    Such links may lead anywhere, and round in circles. What may not be read is left out too.
     """
-    todo = [str(folder)]
-    seen = set()
-    while todo:
-        inner = todo.pop()
-        try:
-            state = os.stat(inner)
-            with os.scandir(inner) as scan:
-                found = sorted(scan, key=lambda entry: entry.name)
-        except OSError:
-            continue
-        if (state.st_dev, state.st_ino) in seen:
-            continue
-        seen.add((state.st_dev, state.st_ino))
-        for entry in found:
-            if not _is_folder(entry):
-                yield Path(entry.path)
-        todo += [entry.path for entry in reversed(found) if _is_folder(entry)]
+    for inner, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(inner, name) for name in sorted(names))
 
 
 def start_of(path: Path, size: int) -> bytes:
@@ -48,10 +34,3 @@ def start_of(path: Path, size: int) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "no file", str(path))
         return file.read(size)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False

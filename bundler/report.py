@@ -158,7 +158,8 @@ def checked(result: Check, *, compared: bool) -> str:
         commit = f" ({model.commit_hash[:12]})" if model.commit_hash else ""
         needed = f", needed by {model.needed_by}" if model.needed_by else ""
         files = f"{counted(len(model.files), 'file')}, {amount(model.size)}"
-        state = f"{'intact' if compared else 'complete'}, {files}"
+        intact = compared and all(len(f.promises) == len(f.files) for f in model.found)
+        state = f"{'intact' if intact else 'complete'}, {files}"
         lines.append(f"{model.spec}{commit}{needed}: {'would fail' if model.faults else state}")
         lines += [f"note: {plain_text(note)}" for note in model.notes]
     return printable("\n".join(lines))

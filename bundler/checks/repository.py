@@ -25,6 +25,7 @@ from bundler.errors import RequestError
 from bundler.hub_cache import COMMIT_HASH, LARGEST_LIST, etag_of, listed_size, listing
 from bundler.layouts.hf_cache import repository_folder
 from bundler.lookups import Repository
+from bundler.names import relative_path
 from bundler.selection import Selection
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -33,11 +34,13 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def find_repository(wanted: Repository, spec: str, roots: Roots, selection: Selection) -> Found:
     """What the cache has of `wanted`, and what keeps a program from loading that.
 
-    `selection`: which of its files matter. Raises RequestError for an impossible name.
+    `selection`: which of its files matter. Raises RequestError for an impossible name or
+    revision.
     """
     found = Found(spec, (wanted.name,))
     try:
         folder = roots.hub / repository_folder(wanted.kind, wanted.name)
+        revision = relative_path(wanted.revision or "main")
     except ValueError as error:
         raise RequestError(str(error)) from None
     if not os.path.isdir(folder):
@@ -46,7 +49,7 @@ def find_repository(wanted: Repository, spec: str, roots: Roots, selection: Sele
     if not os.access(folder, os.R_OK | os.X_OK):
         found.closed(folder / ".")
         return found
-    commit_hash = find_commit(found, folder, wanted.revision or "main")
+    commit_hash = find_commit(found, folder, revision)
     if commit_hash is None:
         return found
     found = Found(spec, (wanted.name, *_other_names(folder)), commit_hash)
@@ -72,13 +75,12 @@ def find_repository(wanted: Repository, spec: str, roots: Roots, selection: Sele
 
 def _add(found: Found, path: Path, inner: str, listed: Mapping[str, Any], shared: Path) -> None:
     """Note a file of the snapshot. `shared`: the store of all repositories' large files."""
-    if path.is_symlink() and not path.exists():
-        lost = Path(os.path.realpath(path))
-        if shared in lost.parents:
-            found.missing(
-                f"{inner} of {found.names[0]} leads to {lost}, which was not copied with it", AGAIN
-            )
-            return
+    lost = Path(os.path.realpath(path))
+    if shared in lost.parents and not os.path.lexists(lost):
+        found.missing(
+            f"{inner} of {found.names[0]} leads to {lost}, which was not copied with it", AGAIN
+        )
+        return
     found.add(inner, path, listed_size(listed))
     if inner in found.files:
         etag = etag_of(path, listed)

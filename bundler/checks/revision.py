@@ -8,27 +8,19 @@ file_download.py). transformers takes a newline there with good grace, nobody el
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bundler.checks import AGAIN, Found, word
 from bundler.disk import entries, files_below, start_of
-from bundler.errors import RequestError, shown
 from bundler.hub_cache import COMMIT_HASH
-from bundler.names import relative_path
 
 _LONGEST_REF = 4096
 """Bytes that are read of a ref."""
 
 
-def find_commit(found: Found, folder: Path, revision: str) -> str | None:
-    """The name of the snapshot in a repository's `folder`; None, with a fault noted, if none.
-
-    Raises RequestError for what can be no revision.
-    """
-    try:
-        ref = folder / "refs" / relative_path(revision)
-    except ValueError as error:
-        raise RequestError(f"{shown(revision)} is no revision: {error}") from None
+def find_commit(found: Found, folder: Path, wanted: PurePosixPath) -> str | None:
+    """The name of the snapshot in a repository's `folder`; None, with a fault noted, if none."""
+    revision, ref = str(wanted), folder / "refs" / wanted
     there = [path.name for path in entries(folder / "snapshots") if os.path.isdir(path)]
     commits = [name for name in there if COMMIT_HASH.fullmatch(name)]
     if revision in commits:
