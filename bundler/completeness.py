@@ -142,9 +142,12 @@ def _pipeline(files: Mapping[str, int], read: Read) -> Iterator[Absence]:
         names = inside[part] if part else []
         if not names:
             yield Absence(f"{part}/", f"{_PIPELINE} names it")
-        elif "config.json" in names and not _OF_NO_MODEL.search(made_by[1]):
-            if not _has_weights({name: files[f"{part}/{name}"] for name in names}):
-                yield Absence(f"{part}/model.safetensors", "there are no weights")
+        elif (
+            "config.json" in names
+            and not _OF_NO_MODEL.search(made_by[1])
+            and not _has_weights({name: files[f"{part}/{name}"] for name in names})
+        ):
+            yield Absence(f"{part}/model.safetensors", "there are no weights")
 
 
 def _weights(files: Mapping[str, int], listed: Collection[str]) -> Iterator[Absence]:
