@@ -35,7 +35,10 @@ WORDS = (
     f"from transformers import AutoTokenizer as T; t = T.from_pretrained('{NAME}'); "
     f"assert t.unk_token_id not in t({models.SENTENCE!r}).input_ids"
 )
-GPT2_WORDS = f"from transformers import AutoTokenizer as T; T.from_pretrained('{GPT2}')"
+GPT2_WORDS = (
+    f"from transformers import AutoTokenizer as T; t = T.from_pretrained('{GPT2}'); "
+    f"assert t.decode(t({models.SENTENCE!r}).input_ids) == {models.SENTENCE!r}"
+)
 VECTOR = (
     "from sentence_transformers import SentenceTransformer as S; m = S('mini'); "
     "assert [type(part).__name__ for part in m] == ['Transformer', 'Pooling', 'Normalize']"

@@ -99,7 +99,10 @@ class Found:
         """Note that whoever runs this may not read what is at `path`."""
         real = Path(os.path.realpath(path))
         shut = [folder for folder in real.parents if not os.access(folder, os.X_OK)]
-        cure = f"sudo chmod -R a+rX {word(shut[-1])}" if shut else f"sudo chmod a+r {word(real)}"
+        if shut or os.path.isdir(real):
+            cure = f"sudo chmod -R a+rX {word([real, *shut][-1])}"
+        else:
+            cure = f"sudo chmod a+r {word(real)}"
         self.hindered(f"{path} cannot be read", cure)
 
 

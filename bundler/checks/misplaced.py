@@ -29,7 +29,7 @@ def explain_absence(found: Found, folder: Path, wanted: Repository, roots: Roots
     elif os.path.lexists(folder):
         found.hindered(f"{folder} is no folder", f"rm {word(folder)}, and {found.bring}")
     elif os.path.lexists(hub) and not os.access(hub, os.R_OK | os.X_OK):
-        found.closed(hub / ".")
+        found.closed(hub)
     elif place := next(_other_places(folder, roots), None):
         found.missing(
             f"{wanted.name} is in {place}, but libraries look in {hub}",

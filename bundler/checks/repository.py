@@ -47,7 +47,7 @@ def find_repository(wanted: Repository, spec: str, roots: Roots, selection: Sele
         explain_absence(found, folder, wanted, roots)
         return found
     if not os.access(folder, os.R_OK | os.X_OK):
-        found.closed(folder / ".")
+        found.closed(folder)
         return found
     commit_hash = find_commit(found, folder, revision)
     if commit_hash is None:

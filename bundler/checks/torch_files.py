@@ -46,7 +46,7 @@ def find_checkpoint(wanted: Checkpoint, spec: str, roots: Roots) -> Found:
             )
             return found
     if os.path.lexists(folder) and not os.access(folder, os.X_OK):
-        found.closed(folder / ".")
+        found.closed(folder)
     else:
         found.missing(f"{name} is not in {folder}", found.bring)
     return found
