@@ -43,5 +43,5 @@ def etag_of(path: Path, listed: Mapping[str, Any]) -> str:
 
     A sha256 or a git blob id: as the listing has it, else as the blob is called that it links to.
     """
-    blob = os.path.basename(os.readlink(path)) if path.is_symlink() else ""
+    blob = os.path.basename(os.readlink(path)) if os.path.islink(path) else ""
     return str(listed.get("lfs_sha256") or listed.get("blob_id") or blob)

@@ -70,7 +70,7 @@ class Found:
             self.closed(path)
             return
         except (OSError, ValueError):  # The latter of a name with a zero byte.
-            what = "is a link that leads nowhere" if path.is_symlink() else "is not there"
+            what = "is a link that leads nowhere" if os.path.islink(path) else "is not there"
             self.missing(f"{path} {what}", AGAIN)
             return
         if not os.access(path, os.R_OK):

@@ -22,7 +22,7 @@ _FOLDER = re.compile(r"(model|dataset|space)s--(?P<name>.+)")
 def explain_absence(found: Found, folder: Path, wanted: Repository, roots: Roots) -> None:
     """Note that `folder`, the repository's, is not in the cache, and why."""
     hub = roots.hub
-    if folder.is_symlink():
+    if os.path.islink(folder):
         found.missing(
             f"{folder} is a link that leads nowhere", f"rm {word(folder)}, and {found.bring}"
         )

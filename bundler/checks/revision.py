@@ -74,5 +74,5 @@ def _explain_absence(
 
 def _write(ref: Path, commit_hash: str) -> str:
     """The command that makes `ref` hold just that."""
-    before = "" if ref.parent.is_dir() else f"mkdir -p {word(ref.parent)} && "
+    before = "" if os.path.isdir(ref.parent) else f"mkdir -p {word(ref.parent)} && "
     return f"{before}printf %s {word(commit_hash)} >{word(ref)}"
