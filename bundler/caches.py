@@ -7,7 +7,6 @@ links are not to be had; torch.hub's code and checkpoints; insightface's packs.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import defaultdict
@@ -21,19 +20,19 @@ from typing import Any
 
 from bundler.catalogues import catalogue
 from bundler.code import HUBCONF
+from bundler.completeness import absent_shards
 from bundler.digest import SHA1, SHA256, Digest
+from bundler.disk import entries, files_below, start_of
 from bundler.environment import Roots
 from bundler.errors import BundlerError, DamagedError, RequestError, UnavailableError
+from bundler.hub_cache import LARGEST_LIST, etag_of, listed_size, listing
 from bundler.layouts.hf_cache import repository_folder
 from bundler.layouts.torch_hub import code_folder, hash_in_name
 from bundler.local_file import copy_at, local_file
 from bundler.remote import Copy, RemoteFile, RemoteSnapshot
-from bundler.selection import weight_formats
 
 _SCHEMES = {"model": "hf", "dataset": "dataset", "space": "space"}
 _REPOSITORY = re.compile(r"(model|dataset|space)s--(.+)")
-_LARGEST_INDEX = 64 << 20
-"""Bytes of a list of shards, or of a repository's files."""
 _SHOWN = 3
 
 
@@ -93,16 +92,18 @@ class Caches:
         commit_hash = _commit(folder, revision)
         if commit_hash is None:
             raise UnavailableError(self._absence(folder, name, revision))
-        listed = _listing(folder / "trees" / f"{commit_hash}.json")
+        listed = listing(folder, commit_hash)
         content = folder / "snapshots" / commit_hash
         files, faults = [], []
-        for path in sorted(_below(content)):
+        for path in sorted(files_below(content)):
             inner = path.relative_to(content).as_posix()
             try:
                 files.append(_file(path, inner, listed.get(inner, {})))
             except (OSError, BundlerError):
                 faults.append(inner)
-        faults += _absent_shards(content, {file.path for file in files})
+        present = {file.path for file in files}
+        shards = absent_shards(present, lambda path: start_of(content / path, LARGEST_LIST))
+        faults += [path for path, _ in shards]
         if faults or not files:
             more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
             what = f"{', '.join(faults[:_SHOWN])}{more}" if faults else "all of it"
@@ -198,7 +199,7 @@ class Caches:
                 except UnavailableError as error:
                     notes.append(f"left behind: {error}")
         addresses = {basename(url): url for url in _known_addresses()}
-        for path in _entries(self._checkpoints):
+        for path in entries(self._checkpoints):
             if path.is_file() and not path.name.endswith(".partial"):
                 url = addresses.get(path.name)
                 in_name = hash_in_name(url or "")
@@ -210,7 +211,7 @@ class Caches:
                         files=(replace(self._one_file(path), sha256_prefix=in_name),),
                     )
                 )
-        kept = _entries(self._roots.torch_home / "hub")
+        kept = entries(self._roots.torch_home / "hub")
         linked = {os.path.realpath(folder) for folder in kept if folder.is_symlink()}
         for folder in kept:
             # Branches are links to the folders of commits, where bundler has put them.
@@ -220,7 +221,7 @@ class Caches:
                     snapshots.append(self.code(f"{parts[1]}/{parts[2]}", parts[3]))
                 except UnavailableError as error:
                     notes.append(f"left behind: {error}")
-        for folder in _entries(self._roots.insightface / "models"):
+        for folder in entries(self._roots.insightface / "models"):
             if folder.is_dir():
                 try:
                     snapshots.append(self.pack(folder.name))
@@ -230,9 +231,9 @@ class Caches:
 
     def _repositories(self) -> Iterator[tuple[str, str]]:
         """Kind and name of every repository that has a snapshot here."""
-        for folder in _entries(self._roots.hub):
+        for folder in entries(self._roots.hub):
             match = _REPOSITORY.fullmatch(folder.name)
-            if match and any(_entries(folder / "snapshots")):
+            if match and any(entries(folder / "snapshots")):
                 kind, name = match[1], match[2].replace("--", "/")
                 with suppress(ValueError):  # Nobody finds it there but under such a name.
                     repository_folder(kind, name)
@@ -256,7 +257,7 @@ def _commit(folder: Path, revision: str) -> str | None:
             commit_hash = (folder / "refs" / revision).read_text("ascii").strip()
             if SHA1.fullmatch(commit_hash) and (folder / "snapshots" / commit_hash).is_dir():
                 return commit_hash
-    found = [path.name for path in _entries(folder / "snapshots")]
+    found = [path.name for path in entries(folder / "snapshots")]
     found = [name for name in found if SHA1.fullmatch(name)]
     found = [name for name in found if len(revision) >= 7 and name.startswith(revision)]
     return found[0] if len(found) == 1 else None
@@ -264,9 +265,9 @@ def _commit(folder: Path, revision: str) -> str | None:
 
 def _revisions(folder: Path) -> set[str]:
     """What a repository can be asked for here: its refs, and commits that none of them names."""
-    refs = {path.relative_to(folder / "refs").as_posix() for path in _below(folder / "refs")}
+    refs = {path.relative_to(folder / "refs").as_posix() for path in files_below(folder / "refs")}
     named = {ref: _commit(folder, ref) for ref in refs}
-    found = {p.name for p in _entries(folder / "snapshots") if SHA1.fullmatch(p.name)}
+    found = {p.name for p in entries(folder / "snapshots") if SHA1.fullmatch(p.name)}
     return {ref for ref, commit in named.items() if commit} | (found - {*named.values()})
 
 
@@ -275,48 +276,18 @@ def _file(path: Path, inner: str, listed: Mapping[str, Any]) -> RemoteFile:
 
     Raises DamagedError for one that has another size than the list has, RequestError, OSError.
     """
-    etag = basename(os.readlink(path)) if path.is_symlink() else ""
-    etag = str(listed.get("lfs_sha256") or listed.get("blob_id") or etag)
+    etag = etag_of(path, listed)
     digest = Digest(etag) if SHA256.fullmatch(etag) else None
     git_sha1 = etag if SHA1.fullmatch(etag) else None
     file = local_file(path, inner, digest=digest, git_sha1=git_sha1, etag=etag or None)
-    if listed and file.size != listed.get("lfs_size", listed.get("size")):
+    if listed and file.size != listed_size(listed):
         raise DamagedError(f"{path} has another size than the list of files has")
     return file
 
 
-def _listing(path: Path) -> dict[str, dict[str, Any]]:
-    """What huggingface_hub notes of a repository's files (_tree_cache.py); it may have none."""
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        files = json.loads(_start(path))["files"]
-        return {path: entry for path, entry in files.items() if isinstance(entry, dict)}
-    return {}
-
-
-def _absent_shards(content: Path, present: set[str]) -> list[str]:
-    """The files that a list of shards names, and that are not there.
-
-    None of one is no fault where other weights are: those of that form were not wanted.
-    """
-    absent = []
-    has_weights = bool(weight_formats(map(PurePosixPath, present)))
-    for index in sorted(path for path in present if path.endswith(".index.json")):
-        with suppress(OSError, ValueError, AttributeError, RecursionError):
-            shards = {*json.loads(_start(content / index)).get("weight_map", {}).values()}
-            paths = {str(PurePosixPath(index).parent / str(shard)) for shard in shards}
-            if paths & present or not has_weights:
-                absent += sorted(paths - present)
-    return absent
-
-
-def _start(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(_LARGEST_INDEX)
-
-
 def _folder(folder: Path) -> tuple[RemoteFile, ...]:
     """The files below a folder, without what Python compiled there. Raises UnavailableError."""
-    found = [path for path in _below(folder) if "__pycache__" not in path.parts]
+    found = [path for path in files_below(folder) if "__pycache__" not in path.parts]
     try:
         return tuple(local_file(p, p.relative_to(folder).as_posix()) for p in sorted(found))
     except (OSError, RequestError) as error:
@@ -324,24 +295,11 @@ def _folder(folder: Path) -> tuple[RemoteFile, ...]:
         raise UnavailableError(f"{folder} cannot be read as a whole ({said})") from None
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, and every link; none if there is no folder."""
-    for inner, _, names in os.walk(folder):
-        yield from (Path(inner, name) for name in names)
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
-
-
 def _known_addresses() -> Iterator[str]:
     """Every checkpoint whose address the catalogues know."""
     for model in catalogue("torchvision")["models"].values():
         yield from model["weights"].values()
-    for entries in catalogue("torchhub")["repositories"].values():
-        for urls in entries.values():
+    for repository in catalogue("torchhub")["repositories"].values():
+        for urls in repository.values():
             yield from urls
     yield from catalogue("timm")["urls"].values()

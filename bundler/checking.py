@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from bundler.checks import Fault, Found
@@ -19,10 +17,10 @@ from bundler.checks.repository import find_repository
 from bundler.checks.shell import shell_faults
 from bundler.checks.torch_files import find_checkpoint, find_code
 from bundler.closure import closure
-from bundler.content import Promise, differs
+from bundler.completeness import MODULES
+from bundler.disk import start_of
 from bundler.environment import Roots, find_roots
 from bundler.errors import RequestError
-from bundler.frames import default_jobs
 from bundler.lookups import Checkpoint, FacePack, HubCode, Lookup, PlainPath, Repository, lookups
 from bundler.progress import Progress, Silent
 from bundler.remote import SMALL
@@ -30,17 +28,16 @@ from bundler.request import Wanted
 from bundler.selection import Selection
 from bundler.spec import Spec
 
+_CODE = Selection(include=("*.py",))
+"""All that is needed of a repository that lends its code to others."""
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedModel:
-    """What is here for one spec: `size` bytes of files that are `found`.
-
-    `needed_by`: the model that needs it, if the user did not say.
-    """
+    """What is here for one spec. `needed_by`: the model that needs it, if the user did not say."""
 
     spec: str
     found: tuple[Found, ...]
-    size: int
     needed_by: str = ""
 
     @property
@@ -62,6 +59,11 @@ class CheckedModel:
     def files(self) -> list[Path]:
         """Its files that are here."""
         return [path for found in self.found for path in found.files.values()]
+
+    @property
+    def size(self) -> int:
+        """Bytes of these."""
+        return sum(size for found in self.found for size in found.sizes.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,52 +123,71 @@ def check(
     wanted = [Wanted(model) if isinstance(model, str) else model for model in models]
     checked = list(_checked(wanted, places, folder))
     if digests:
-        _compare(checked, jobs, progress or Silent())
-    shell: list[Fault] = []
-    repositories = [
-        lookup for model in checked for lookup in lookups(Spec.parse(model.spec))
-        if isinstance(lookup, Repository)
-    ]  # fmt: skip
-    if roots is None and repositories:
-        datasets = any(lookup.kind == "dataset" for lookup in repositories)
-        shell = shell_faults(os.environ, places, datasets=datasets)
+        from bundler.checks.comparison import compare
+        from bundler.frames import default_jobs
+
+        everything = [found for model in checked for found in model.found]
+        compare(everything, jobs or default_jobs(), progress or Silent())
+    shell = _shell(checked, places) if roots is None else []
     return Check(tuple(checked), places, tuple(shell))
+
+
+def _shell(checked: Sequence[CheckedModel], roots: Roots) -> list[Fault]:
+    """What is wrong with this process's variables, if something is to come from the Hub's cache."""
+    repositories = [
+        (lookup, found)
+        for model in checked
+        for lookup, found in zip(lookups(Spec.parse(model.spec)), model.found, strict=True)
+        if isinstance(lookup, Repository)
+    ]
+    if not repositories:
+        return []
+    datasets = any(lookup.kind == "dataset" for lookup, _ in repositories)
+    sentences = any(
+        lookup.library == "sentence-transformers" or MODULES in found.files
+        for lookup, found in repositories
+    )
+    return shell_faults(os.environ, roots, datasets=datasets, sentences=sentences)
 
 
 def _checked(wanted: Sequence[Wanted], roots: Roots, folder: Path) -> Iterator[CheckedModel]:
     """Each model, followed by what it needs from elsewhere, which its own files tell."""
-    todo = [(item.spec, item.selection or Selection(), "", False) for item in reversed(wanted)]
-    seen: set[tuple[str, bool]] = set()
+    todo: list[tuple[str, Selection, Found | None]]
+    todo = [(item.spec, item.selection or Selection(), None) for item in reversed(wanted)]
+    seen: set[tuple[str, Selection]] = set()
     while todo:
-        text, selection, needed_by, code_only = todo.pop()
-        spec = Spec.parse(text)
-        if (str(spec), False) in seen or (str(spec), code_only) in seen:
+        text, selection, needed_by = todo.pop()
+        try:
+            spec = Spec.parse(text)
+            if {(str(spec), selection), (str(spec), Selection())} & seen:
+                continue
+            found = [_found(lookup, text, roots, folder, selection) for lookup in lookups(spec)]
+        except RequestError as error:
+            if needed_by is None:
+                raise
+            needed_by.notes.append(f"{needed_by.names[0]} needs {text}: {error}")
             continue
-        seen.add((str(spec), code_only))
-        some_only = bool(selection.include)
-        found = [_found(lookup, text, roots, code_only, some_only) for lookup in lookups(spec)]
-        for lookup, one in zip(lookups(spec), found, strict=True):
-            _check_folder_in_the_way(lookup, one, folder, roots)
-        size = sum(path.stat().st_size for one in found for path in one.files.values())
-        yield CheckedModel(text, tuple(found), size, needed_by)
+        seen.add((str(spec), selection))
         for one in found:
-            if not one.faults:
-                for need in _needs(one):
-                    todo.append((need[0], Selection(), one.names[0], need[1]))
+            needs = [] if one.faults else _needs(one, selection)
+            todo += ((other, chosen, one) for other, chosen in reversed(needs))
+        yield CheckedModel(text, tuple(found), needed_by.names[0] if needed_by else "")
 
 
-def _found(lookup: Lookup, spec: str, roots: Roots, code_only: bool, some_only: bool) -> Found:
+def _found(lookup: Lookup, spec: str, roots: Roots, folder: Path, selection: Selection) -> Found:
     if isinstance(lookup, Checkpoint):
         return find_checkpoint(lookup, spec, roots)
     if isinstance(lookup, HubCode):
         return find_code(lookup, spec, roots)
     if isinstance(lookup, FacePack):
-        return find_pack(lookup, spec, roots)
+        return find_pack(lookup, spec, roots, folder)
     if isinstance(lookup, PlainPath):
         return find_plain(lookup, spec, roots)
-    found = find_repository(lookup, spec, roots, code_only=code_only, some_only=some_only)
+    found = find_repository(lookup, spec, roots, selection)
     if lookup.kind == "dataset":
         return _dataset(lookup, found, roots)
+    if lookup.kind == "model" and lookup.library != "timm":
+        _check_folder_in_the_way(folder / lookup.name, found, roots)
     return found
 
 
@@ -185,13 +206,11 @@ def _dataset(wanted: Repository, files: Found, roots: Roots) -> Found:
     return files
 
 
-def _check_folder_in_the_way(lookup: Lookup, found: Found, folder: Path, roots: Roots) -> None:
-    """transformers and insightface take a folder of that name here before what they keep."""
-    is_model = isinstance(lookup, Repository) and lookup.kind == "model" and not lookup.library
-    if not (isinstance(lookup, FacePack) or is_model) or not (folder / found.names[0]).is_dir():
+def _check_folder_in_the_way(folder: Path, found: Found, roots: Roots) -> None:
+    """transformers takes a folder of that name where it is started before the cache."""
+    if not os.path.isdir(folder):
         return
-    there = find_plain(PlainPath(str(folder / found.names[0])), found.spec, roots)
-    if isinstance(lookup, FacePack) or there.faults:
+    if find_plain(PlainPath(str(folder)), found.spec, roots, is_model=True).faults:
         found.hindered(
             f"./{found.names[0]} is here, which programs take instead of what is unpacked",
             "start them in another folder, or move it away",
@@ -200,53 +219,16 @@ def _check_folder_in_the_way(lookup: Lookup, found: Found, folder: Path, roots: 
         found.notes.append(f"./{found.names[0]} is here, and programs take it instead")
 
 
-def _needs(found: Found) -> Iterator[tuple[str, bool]]:
-    """The specs of what a model needs from elsewhere, and whether that is code alone."""
+def _needs(found: Found, selection: Selection) -> list[tuple[str, Selection]]:
+    """The specs of what a model needs from elsewhere, and what of each."""
 
     def content(path: str) -> bytes:
-        with open(found.files[path], "rb") as file:
-            return file.read(SMALL)
+        return start_of(found.files[path], SMALL)
 
-    sizes: Mapping[str, int] = {path: place.stat().st_size for path, place in found.files.items()}
-    for need in closure(found.names, sizes, content).needs:
-        yield need.spec, need.code_only
-
-
-def _compare(checked: Sequence[CheckedModel], jobs: int | None, progress: Progress) -> None:
-    """Compare all files whose hash is known, each content once, and note those that differ."""
-    work: dict[tuple[str, Promise], list[tuple[Found, str]]] = {}
-    for found in chain.from_iterable(model.found for model in checked):
-        for inner, promise in found.promises.items():
-            place = os.path.realpath(found.files[inner])
-            work.setdefault((place, promise), []).append((found, inner))
-        unknown = len(found.files) - len(found.promises)
-        if unknown:
-            found.notes.append(
-                f"{found.names[0]}: nothing here tells what {unknown} of its "
-                f"{len(found.files)} files should be, so they were not compared"
-            )
-    total = sum(os.stat(place).st_size for place, _ in work)
-    with progress.start("comparing", total) as meter:
-
-        def one(item: tuple[str, Promise]) -> None:
-            place, promise = item
-            try:
-                wrong = differs(Path(place), promise, meter.add)
-            except OSError as error:
-                for found, inner in work[item]:
-                    found.damaged(
-                        f"{inner} of {found.names[0]} cannot be read ({error.strerror})",
-                        "unpack its bundle again",
-                    )
-                return
-            for found, inner in work[item] if wrong else ():
-                found.damaged(
-                    f"{inner} of {found.names[0]} holds other bytes than it should",
-                    f"rm {quote(place)}, and unpack its bundle again",
-                )
-
-        with ThreadPoolExecutor(jobs or default_jobs(), "compare") as pool:
-            list(pool.map(one, work))
+    sizes = {path: size for path, size in found.sizes.items() if selection.wants(path)}
+    others = closure(found.names, sizes, content)
+    found.notes.extend(others.notes)
+    return [(need.spec, _CODE if need.code_only else Selection()) for need in others.needs]
 
 
 def _fault_json(fault: Fault) -> dict[str, Any]:

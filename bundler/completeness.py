@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,10 +24,27 @@ MODULES = "modules.json"
 _ADAPTER = "adapter_config.json"
 _PIPELINE = "model_index.json"
 _TOKENIZER = "tokenizer_config.json"
-_VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "vocab.bpe", "dict.txt")
-_VOCABULARY_SUFFIXES = (".model", ".spm", ".tiktoken", ".vocab", ".bpe")
-_OF_BYTES = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
+_VOCABULARIES = {"tokenizer.json", "tekken.json", "vocab.txt", "vocab.json", "merges.txt",
+                 "vocab-src.json", "encoder.json", "entity_vocab.json", "byte_maps.json",
+                 "dict.txt"}  # fmt: skip
+_VOCABULARY_SUFFIXES = {".model", ".spm", ".tiktoken", ".vocab", ".bpe", ".tokenizer"}
+_OF_BYTES = {"ByT5Tokenizer", "CanineTokenizer", "DiaTokenizer", "PerceiverTokenizer"}
 """Tokenizers that have no vocabulary."""
+_LOADED = {_ADAPTER, _PIPELINE, _TOKENIZER, "config.json", "generation_config.json",
+           "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+           "chat_template.json", "preprocessor_config.json", "processor_config.json",
+           "video_preprocessor_config.json"}  # fmt: skip
+"""What transformers, peft and diffusers load wherever there is one."""
+_SENTENCES = {MODULES, "sentence_bert_config.json", "config_sentence_transformers.json"}
+"""And sentence-transformers beside."""
+_STANDARD = re.compile(
+    r"(diffusion_pytorch_model|pytorch_model|model)(\.\w+)?(-\d{5}-of-\d{5})?(\.\w+)?"
+    r"\.(safetensors|bin)"
+)
+_OF_NO_MODEL = re.compile("Tokenizer|Scheduler|Processor|FeatureExtractor")
+"""Parts of a pipeline that have no weights, by their classes."""
+_OTHER_WEIGHTS = {".joblib", ".keras", ".mlmodel", ".nemo", ".npz", ".pickle", ".pkl", ".pt2",
+                  ".skops", ".th"}  # fmt: skip
 
 Read = Callable[[str], bytes]
 """The content of a small file, by its path. Raises OSError."""
@@ -40,26 +58,30 @@ class Absence:
     reason: str
 
 
-def absences(files: Mapping[str, int], read: Read, library: str | None = None) -> list[Absence]:
+def absences(
+    files: Mapping[str, int],
+    read: Read,
+    library: str | None = None,
+    listed: Collection[str] = (),
+    *,
+    is_model: bool = True,
+) -> list[Absence]:
     """What a model lacks whose files have these sizes in bytes.
 
-    `library` is the one that loads it, if that is known: sentence-transformers, timm.
+    `library` is the one that loads it, if that is known: sentence-transformers, timm. `listed`:
+    the files that its author gave it, if that is known, with which nobody can miss any others.
+    Something that may be no model (`is_model`) needs weights only if it says that it has some.
     """
-    found = [*_shards(files, read), *_vocabularies(files, read)]
-    if library == "sentence-transformers" and MODULES not in files:
-        found.append(Absence(MODULES, "without it another model is built, with other embeddings"))
-    if MODULES in files:
-        with suppress(ValueError, OSError):
-            configs = part_configs(read(MODULES))
-            why = f"{MODULES} names its folder"
-            found += [Absence(path, why) for path in configs if path not in files]
+    if library == "timm":  # It opens nothing else: timm/models/_hub.py.
+        return [*_weights(files, listed)]
+    found = [*_shards(files, read), *_parts(files, read, library)]
     if _PIPELINE in files:
         found += _pipeline(files, read)
-    elif not _has_weights(files):
-        found.append(Absence("model.safetensors", "there are no weights"))
-    elif library != "timm":
-        found += _configuration(files)
-    return list(dict.fromkeys(found))
+    elif is_model or "architectures" in _document(files, read, "config.json"):
+        found += _weights(files, listed)
+    found += _vocabularies(files, read, listed)
+    found += _listed(files, listed, library) if listed else _configuration(files, is_model=is_model)
+    return list({absence.path: absence for absence in reversed(found)}.values())[::-1]
 
 
 def absent_shards(files: Collection[str], read: Read) -> Iterator[tuple[str, str]]:
@@ -69,9 +91,9 @@ def absent_shards(files: Collection[str], read: Read) -> Iterator[tuple[str, str
     """
     has_weights = bool(weight_formats(map(PurePosixPath, files)))
     for index in sorted(path for path in files if path.endswith(".index.json")):
-        shards = _document(read, index).get("weight_map")
+        shards = _document(files, read, index).get("weight_map")
         names = shards.values() if isinstance(shards, dict) else ()
-        paths = {str(PurePosixPath(index).parent / str(name)) for name in names}
+        paths = {str(PurePosixPath(index).parent / str(name)) for name in {*map(str, names)}}
         if paths & {*files} or not has_weights:
             yield from ((path, index) for path in sorted(paths - {*files}))
 
@@ -96,56 +118,128 @@ def _shards(files: Mapping[str, int], read: Read) -> Iterator[Absence]:
         yield Absence(path, f"{index} names it")
 
 
-def _vocabularies(files: Mapping[str, int], read: Read) -> Iterator[Absence]:
-    folders: dict[PurePosixPath, set[str]] = {}
-    for path in map(PurePosixPath, files):
-        folders.setdefault(path.parent, set()).add(path.name)
-    for folder, names in folders.items():
-        known = {"tokenizer.json", "tekken.json", *_VOCABULARIES}
-        if _TOKENIZER not in names or names & known:
-            continue
-        if any(name.endswith(_VOCABULARY_SUFFIXES) for name in names):
-            continue
-        document = _document(read, str(folder / _TOKENIZER))
-        if "auto_map" not in document and document.get("tokenizer_class") not in _OF_BYTES:
-            yield Absence(
-                str(folder / "tokenizer.json"), "without a vocabulary every word is unknown"
-            )
+def _parts(files: Mapping[str, int], read: Read, library: str | None) -> Iterator[Absence]:
+    if MODULES in files:
+        try:
+            for path in part_configs(read(MODULES)):
+                if path not in files:
+                    yield Absence(path, f"{MODULES} names its folder")
+            return
+        except (ValueError, OSError):
+            pass  # Of no use to anybody, as if there were none.
+    if library == "sentence-transformers":
+        yield Absence(MODULES, "without it another model is built, with other embeddings")
 
 
 def _pipeline(files: Mapping[str, int], read: Read) -> Iterator[Absence]:
     """The folders of a pipeline's parts; a part that is none is written [null, null]."""
-    for part, made_by in _document(read, _PIPELINE).items():
+    inside = _by_folder(files)
+    for part, made_by in _document(files, read, _PIPELINE).items():
         if not (isinstance(made_by, list) and len(made_by) >= 2 and isinstance(made_by[1], str)):
             continue
-        inside = [path for path in files if path.startswith(f"{part}/")]
         if len(made_by) > 2 and isinstance(made_by[2], dict):
             continue  # Kept in a repository of its own.
-        if not inside:
+        names = inside[part] if part else []
+        if not names:
             yield Absence(f"{part}/", f"{_PIPELINE} names it")
-        elif f"{part}/config.json" in inside and not _has_weights({p: files[p] for p in inside}):
+        elif (
+            "config.json" in names
+            and not _OF_NO_MODEL.search(made_by[1])
+            and not _has_weights({name: files[f"{part}/{name}"] for name in names})
+        ):
             yield Absence(f"{part}/model.safetensors", "there are no weights")
 
 
-def _configuration(files: Mapping[str, int]) -> Iterator[Absence]:
-    if files.keys() & {"config.json", _ADAPTER, MODULES}:
-        return
-    for path in files:
-        if re.fullmatch(r"(pytorch_)?model([-.][^/]*)?\.(safetensors|bin)", path):
-            yield Absence("config.json", f"{path} does not load without it")
-            return
+def _weights(files: Mapping[str, int], listed: Collection[str]) -> Iterator[Absence]:
+    """Weights, of which one form is enough; those of PyTorch are what most programs load."""
+    standard = sorted(path for path in listed if _STANDARD.fullmatch(path))
+    has_one = any(path in files for path in standard) or any(p.endswith(".gguf") for p in files)
+    if standard and not has_one:
+        yield Absence(standard[0], "there are no weights")
+    elif not _has_weights(files) and (not listed or _has_weights(dict.fromkeys(listed, 0))):
+        name = "adapter_model.safetensors" if _ADAPTER in files else "model.safetensors"
+        yield Absence(name, "there are no weights")
+
+
+def _vocabularies(
+    files: Mapping[str, int], read: Read, listed: Collection[str]
+) -> Iterator[Absence]:
+    authors = _by_folder(listed)
+    for folder, names in _by_folder(files).items():
+        if _TOKENIZER not in names or any(map(_is_vocabulary, names)):
+            continue
+        path = PurePosixPath(folder)
+        document = _document(files, read, str(path / _TOKENIZER))
+        if "auto_map" in document or document.get("tokenizer_class") in _OF_BYTES:
+            continue
+        known = sorted(filter(_is_vocabulary, authors.get(folder, ())))
+        if known or not listed:
+            name = "tokenizer.json" if not known or "tokenizer.json" in known else known[0]
+            yield Absence(str(path / name), "without a vocabulary every word is unknown")
+
+
+def _listed(
+    files: Mapping[str, int], listed: Collection[str], library: str | None
+) -> Iterator[Absence]:
+    """What its author gave a model, and libraries take wherever there is one."""
+    folders = _by_folder(files)
+    of_sentences = library == "sentence-transformers" or MODULES in files
+    loaded = _LOADED | (_SENTENCES if of_sentences else set())
+    # Of a pipeline diffusers wants every file, but for folders with weights.
+    whole = {
+        folder
+        for folder, names in _by_folder(listed).items()
+        if folder and _PIPELINE in files and not weight_formats(map(PurePosixPath, names))
+    }
+    for path in sorted({*listed} - files.keys()):
+        folder, _, name = path.rpartition("/")
+        if (folder in folders or not folder) and (name in loaded or folder in whole):
+            yield Absence(path, "its list of files names it")
+
+
+def _configuration(files: Mapping[str, int], *, is_model: bool) -> Iterator[Absence]:
+    """What standard weights need, where nothing says that another library has a form of its own."""
+    standard = sorted(path for path in files if _STANDARD.fullmatch(path) and path != "model.bin")
+    others = {
+        path
+        for path in files.keys() - _LOADED
+        if path.endswith((".json", ".yaml", ".yml"))
+        and not ("/" in path or path.endswith(".index.json") or _is_vocabulary(path))
+    }
+    has_its_own = others or files.keys() & {"config.json", _ADAPTER, _PIPELINE}
+    if standard and not has_its_own and (is_model or files.keys() & _LOADED):
+        yield Absence("config.json", f"{standard[0]} does not load without it")
+
+
+def _by_folder(paths: Collection[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        found[folder].append(name)
+    return found
+
+
+def _is_vocabulary(name: str) -> bool:
+    return name in _VOCABULARIES or any(
+        suffix in _VOCABULARY_SUFFIXES for suffix in PurePosixPath(name).suffixes
+    )
 
 
 def _has_weights(files: Mapping[str, int]) -> bool:
     # Whatever else weights are called, they are large.
-    has_format = bool(weight_formats(map(PurePosixPath, files)))
-    return has_format or any(size > SMALL for size in files.values())
+    paths = [*map(PurePosixPath, files)]
+    return (
+        bool(weight_formats(paths))
+        or any(path.suffix in _OTHER_WEIGHTS for path in paths)
+        or any(size > SMALL for size in files.values())
+    )
 
 
-def _document(read: Read, path: str) -> dict[str, Any]:
-    """A configuration file; one that is no JSON object counts as an empty one."""
-    with suppress(OSError, ValueError, RecursionError):
-        document = json.loads(read(path))
-        if isinstance(document, dict):
-            return document
+def _document(files: Collection[str], read: Read, path: str) -> dict[str, Any]:
+    """A configuration file; one that is not there, or no JSON object, counts as an empty one."""
+    if path in files:
+        with suppress(OSError, ValueError, RecursionError):
+            document = json.loads(read(path))
+            if isinstance(document, dict):
+                return document
     return {}

@@ -9,15 +9,20 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from bundler.digest import COPY_SIZE, git_hash
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".gguf", ".h5", ".msgpack")
-_ENDS = re.compile(rb"\"data_offsets\"\s*:\s*\[\s*\d+\s*,\s*(\d+)\s*\]")
-_ZIP_END = b"PK\x05\x06"
+_ENDS = re.compile(rb"\"data_offsets\"\s*:\s*\[\s*\d+\s*,\s*(\d{1,19})\s*\]")
+_LONGEST_HEADER = 100_000_000
+"""Bytes: safetensors' own limit, MAX_HEADER_SIZE in its tensor.rs."""
+_ZIP_START, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
 _LONGEST_ZIP_END = 22 + 0xFFFF
 """Bytes from the end of a zip archive in which its last record begins."""
 _POINTER = b"version https://git-lfs.github.com/spec/"
+_LONGEST_POINTER = 1024
+"""Bytes: git-lfs takes nothing longer for a pointer (docs/spec.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +47,26 @@ def differs(path: Path, promise: Promise, count: Callable[[int], None]) -> bool:
     return not hash_.hexdigest().startswith(promise.sha256 if sha256 else promise.git_sha1)
 
 
-def flaw(path: Path, name: str) -> str | None:
-    """What is plainly wrong with a file called `name`, seen by a few of its bytes; else None.
+def flaw(path: Path, name: str, size: int) -> str | None:
+    """What is plainly wrong with a regular file called `name`, of `size` bytes; None: nothing.
 
-    Empty weights, those that were cut short, and what git-lfs leaves where it has not fetched them.
-    Raises OSError.
+    Seen by a few of its bytes: empty weights, those that were cut short, and what git-lfs leaves
+    where it has not fetched them. Raises OSError.
     """
-    if not name.endswith(_WEIGHTS):
+    is_weights = name.endswith(_WEIGHTS)
+    if is_weights and not size:
+        return "is empty"
+    if not is_weights and not len(_POINTER) < size <= _LONGEST_POINTER:
         return None
     with open(path, "rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        if not size:
-            return "is empty"
         head = file.read(len(_POINTER))
         if head == _POINTER:
             return "is a pointer of git-lfs, not the file itself"
+        if not is_weights:
+            return None
         if name.endswith(".safetensors"):
-            return None if size == _safetensors_size(path) else "was cut short"
-        if head.startswith(b"PK\x03\x04"):
+            return _safetensors_flaw(file, head, size)
+        if head.startswith(_ZIP_START):
             file.seek(max(0, size - _LONGEST_ZIP_END))
             return None if _ends_a_zip(file.read(_LONGEST_ZIP_END)) else "was cut short"
     return None
@@ -68,23 +75,24 @@ def flaw(path: Path, name: str) -> str | None:
 def _ends_a_zip(tail: bytes) -> bool:
     """Whether an archive ends where its last record says (APPNOTE.TXT, 4.3.16): torch.save's."""
     start = tail.rfind(_ZIP_END)
-    return start >= 0 and len(tail) == start + 22 + int.from_bytes(
+    return 0 <= start <= len(tail) - 22 and len(tail) == start + 22 + int.from_bytes(
         tail[start + 20 : start + 22], "little"
     )
 
 
-def _safetensors_size(path: Path) -> int | None:
-    """The bytes that a file of tensors has by its own account: its header says where each ends.
+def _safetensors_flaw(file: BinaryIO, head: bytes, size: int) -> str | None:
+    """Whether a file of tensors has the size that it says itself: its header tells where each ends.
 
-    github.com/huggingface/safetensors, README, "Format". None: it has no such header.
+    github.com/huggingface/safetensors, README, "Format".
     """
-    with open(path, "rb") as file:
-        start = file.read(8)
-        if len(start) < 8:
-            return None
-        length = struct.unpack("<Q", start)[0]
-        if length > os.fstat(file.fileno()).st_size:
-            return None
-        header = file.read(length)
-    ends = [int(end) for end in _ENDS.findall(header)]
-    return 8 + int(length) + max(ends, default=0)
+    if size < 8:
+        return "was cut short"
+    length = struct.unpack("<Q", head[:8])[0]
+    if length > min(size, _LONGEST_HEADER):
+        return "was cut short, or is no file of tensors"
+    file.seek(8)
+    ends = _ENDS.finditer(file.read(length))
+    whole = 8 + int(length) + max((int(end[1]) for end in ends), default=0)
+    if size == whole:
+        return None
+    return "was cut short" if size < whole else "has more in it than its tensors"

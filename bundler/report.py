@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING
 from bundler.code import code_by_name
 from bundler.environment import Roots
 from bundler.errors import amount
-from bundler.inspection import Inspection
 from bundler.layouts.flat import flattened
 from bundler.manifest import Code, Omission, Snapshot
+from bundler.names import plain_text
 from bundler.read_only import lacks_places
 from bundler.remote import RemoteSnapshot
 from bundler.selection import weight_formats
 from bundler.spec import spec_of
-from bundler.unpacking import Unpacked
 
-if TYPE_CHECKING:  # Unpacking must not import what packing needs.
+if TYPE_CHECKING:  # No command must import what another needs.
     from bundler.checking import Check
+    from bundler.inspection import Inspection
     from bundler.loading import Loaded
     from bundler.packing import Packed
     from bundler.planning import PackPlan
     from bundler.store import Usage
+    from bundler.unpacking import Unpacked
 
 _WIDEST = 40
 """Characters of a cell in a table, but for those of the last column."""
@@ -190,9 +191,10 @@ def checked(result: Check, *, compared: bool) -> str:
         commit = f" ({model.commit_hash[:12]})" if model.commit_hash else ""
         needed = f", needed by {model.needed_by}" if model.needed_by else ""
         files = f"{counted(len(model.files), 'file')}, {amount(model.size)}"
-        state = f"{'intact' if compared else 'complete'}, {files}"
+        intact = compared and all(len(f.promises) == len(f.files) for f in model.found)
+        state = f"{'intact' if intact else 'complete'}, {files}"
         lines.append(f"{model.spec}{commit}{needed}: {'would fail' if model.faults else state}")
-        lines += [f"note: {note}" for note in model.notes]
+        lines += [f"note: {plain_text(note)}" for note in model.notes]
     return printable("\n".join(lines))
 
 

@@ -73,6 +73,11 @@ class Selection:
     exclude: tuple[str, ...] = ()
     all_files: bool = False
 
+    def wants(self, path: str) -> bool:
+        """Whether the globs leave a file in."""
+        included = not self.include or _matches(path, self.include)
+        return included and not _matches(path, self.exclude)
+
 
 def select(
     snapshot: RemoteSnapshot, selection: Selection, *, has_weights: bool = True
@@ -129,9 +134,7 @@ def _check_weights(snapshot: RemoteSnapshot) -> None:
 
 def _inside(pick: PathInside, selection: Selection, member: str) -> str | None:
     path = pick(member)
-    if path is None or (selection.include and not _matches(path, selection.include)):
-        return None
-    return None if _matches(path, selection.exclude) else path
+    return path if path is not None and selection.wants(path) else None
 
 
 def second_copies(paths: Iterable[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from shlex import quote
 
 from bundler.content import Promise, flaw
 from bundler.errors import BundlerError, DamagedError, TargetError, UnavailableError
+from bundler.names import plain_text
 
 AGAIN = "unpack its bundle again"
 """The cure for what was here as a whole once."""
@@ -28,7 +29,7 @@ class Fault:
     kind: type[BundlerError]
 
     def __str__(self) -> str:
-        return f"{self.text}: {self.cure}"
+        return plain_text(f"{self.text}: {self.cure}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +37,15 @@ class Found:
     """What is here of one thing that a program looks for.
 
     `spec`: what the user calls it. `names`: what the library calls it, the first as it was asked
-    for. `files`: by their paths within it. `promises`: what is known of the content of each, for
-    those of which something is.
+    for. `files`: by their paths within it, `sizes` their bytes. `promises`: what is known of the
+    content of each, for those of which something is.
     """
 
     spec: str
     names: tuple[str, ...]
     commit_hash: str | None = None
     files: dict[str, Path] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     promises: dict[str, Promise] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -51,33 +53,35 @@ class Found:
     @property
     def bring(self) -> str:
         """The cure for what is not here at all."""
-        return f"bundler pack {quote(self.spec)} where there is a network, and unpack that here"
+        return f"bundler pack {word(self.spec)} where there is a network, and unpack that here"
 
-    def add(self, inner: str, path: Path, size: object = None) -> bool:
-        """Note the file at `path`, or what is plainly wrong with it; True if one is there.
+    def add(self, inner: str, path: Path, size: int | None = None) -> None:
+        """Note the file at `path`, and what is plainly wrong with it.
 
         `size`: the bytes that it should have, if that is known.
         """
         try:
             state = path.stat()
-        except OSError:
-            what = "is a link that leads nowhere" if path.is_symlink() else "is not there"
+            if not stat.S_ISREG(state.st_mode):
+                self.hindered(f"{path} is no file", f"move it away, and {AGAIN}")
+                return
+            plainly = flaw(path, inner, state.st_size)
+        except PermissionError:
+            self.closed(path)
+            return
+        except (OSError, ValueError):  # The latter of a name with a zero byte.
+            what = "is a link that leads nowhere" if os.path.islink(path) else "is not there"
             self.missing(f"{path} {what}", AGAIN)
-            return False
-        if not stat.S_ISREG(state.st_mode):
-            self.hindered(f"{path} is no file", f"move it away, and {AGAIN}")
-            return False
-        real = quote(os.path.realpath(path))
+            return
         if not os.access(path, os.R_OK):
-            self.hindered(f"{path} cannot be read", f"sudo chmod a+r {real}")
-            return False
+            self.closed(path)
+            return
         self.files[inner] = path
-        plainly = flaw(path, inner)
-        if plainly is None and isinstance(size, int) and size != state.st_size:
-            plainly = f"has {state.st_size:,} bytes instead of {size:,}"
+        self.sizes[inner] = state.st_size
+        if size is not None and size != state.st_size:
+            plainly = plainly or f"has {state.st_size:,} bytes instead of {size:,}"
         if plainly is not None:
-            self.damaged(f"{path} {plainly}", f"rm {real}, and {AGAIN}")
-        return True
+            self.damaged(f"{path} {plainly}", f"{AGAIN}, after rm {word(os.path.realpath(path))}")
 
     def missing(self, text: str, cure: str) -> None:
         """Note that something is not there."""
@@ -90,3 +94,23 @@ class Found:
     def hindered(self, text: str, cure: str) -> None:
         """Note that something is in the way."""
         self.faults.append(Fault(text, cure, TargetError))
+
+    def closed(self, path: Path) -> None:
+        """Note that whoever runs this may not read what is at `path`."""
+        real = Path(os.path.realpath(path))
+        shut = [folder for folder in real.parents if not os.access(folder, os.X_OK)]
+        if shut or os.path.isdir(real):
+            cure = f"sudo chmod -R a+rX {word([real, *shut][-1])}"
+        else:
+            cure = f"sudo chmod a+r {word(real)}"
+        self.hindered(f"{path} cannot be read", cure)
+
+
+def word(text: os.PathLike[str] | str) -> str:
+    """`text` as one word of a shell; with anything unprintable in it, of bash, zsh or ksh."""
+    text = os.fspath(text)
+    if text.isprintable():
+        return quote(text)
+    content = text.encode("utf-8", "surrogateescape")
+    plain = (chr(b) if 31 < b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in content)
+    return f"$'{''.join(plain)}'"

@@ -4,63 +4,52 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from shlex import quote
 
 from bundler.checks import AGAIN, Found
 from bundler.completeness import absences
-from bundler.content import flaw
+from bundler.disk import files_below, start_of
 from bundler.environment import Roots
+from bundler.hub_cache import LARGEST_LIST
 from bundler.lookups import PlainPath
-from bundler.remote import SMALL
 
 
-def find_plain(wanted: PlainPath, spec: str, roots: Roots) -> Found:
-    """What is at a path; else under its last part among the plain folders that bundler made."""
+def find_plain(wanted: PlainPath, spec: str, roots: Roots, *, is_model: bool = False) -> Found:
+    """What is at a path; else under its last part among the plain folders that bundler made.
+
+    `is_model`: it is sure to be a folder that a model is loaded from.
+    """
     found = Found(spec, (wanted.path,))
-    path = Path(wanted.path).expanduser()
-    if not path.exists() and (roots.checkpoints / path.name).exists():
+    path = Path(os.path.expanduser(wanted.path))
+    if not os.path.lexists(path) and os.path.lexists(roots.checkpoints / path.name):
         path = roots.checkpoints / path.name
-    if not path.exists():
+    if not os.path.lexists(path):
         found.missing(
             f"there is nothing at {path}",
             "unpack its bundle with --checkpoints, and start the program in the folder that its "
             "path begins at",
         )
         return found
-    if path.is_file():
-        _add(found, path, path.name)
+    if not os.path.isdir(path):
+        found.add(path.name, path)
         return found
-    for inner, _, names in os.walk(path):
-        for name in names:
-            place = Path(inner, name)
-            _add(found, place, place.relative_to(path).as_posix())
+    if not os.access(path, os.R_OK | os.X_OK):
+        found.closed(path)
+        return found
+    for place in files_below(path):
+        found.add(place.relative_to(path).as_posix(), place)
     if not found.faults:
-        _check_completeness(found, path)
+        _check_completeness(found, path, is_model)
     return found
 
 
-def _add(found: Found, path: Path, inner: str) -> None:
-    if not path.is_file():
-        found.missing(f"{path} is a link that leads nowhere", AGAIN)
-        return
-    if not os.access(path, os.R_OK):
-        found.hindered(f"{path} cannot be read", f"sudo chmod a+r {quote(str(path))}")
-        return
-    found.files[inner] = path
-    plainly = flaw(path, inner)
-    if plainly is not None:
-        found.damaged(f"{path} {plainly}", f"rm {quote(str(path))}, and {AGAIN}")
-
-
-def _check_completeness(found: Found, folder: Path) -> None:
-    sizes = {inner: path.stat().st_size for inner, path in found.files.items()}
-
+def _check_completeness(found: Found, folder: Path, is_model: bool) -> None:
     def read(inner: str) -> bytes:
-        with open(found.files[inner], "rb") as file:
-            return file.read(SMALL)
+        return start_of(found.files[inner], LARGEST_LIST)
 
-    for absence in absences(sizes, read):
-        found.missing(
-            f"{folder} has no {absence.path}: {absence.reason}",
-            f"{AGAIN}, with --checkpoints",
-        )
+    if not found.files:
+        found.missing(f"{folder} is empty", f"{AGAIN}, with --checkpoints")
+    else:
+        for absence in absences(found.sizes, read, is_model=is_model):
+            found.missing(
+                f"{folder} has no {absence.path}: {absence.reason}", f"{AGAIN}, with --checkpoints"
+            )

@@ -6,51 +6,53 @@ sentence_transformers/base/model.py and datasets/config.py.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from shlex import quote
 
-from bundler.checks import Fault
+from bundler.checks import Fault, word
 from bundler.environment import Roots
 from bundler.errors import TargetError
 
 _TRUE = {"1", "ON", "YES", "TRUE"}
 """What huggingface_hub takes for yes, in any case of letters; nothing else."""
-_SOURCE = "source offline.env, or start the program by bundler run --"
 
 
 def shell_faults(
-    variables: Mapping[str, str], roots: Roots, *, datasets: bool = False
+    variables: Mapping[str, str], roots: Roots, *, datasets: bool = False, sentences: bool = False
 ) -> list[Fault]:
     """What is wrong with `variables` for programs that are to read the Hub's cache at `roots`.
 
-    `datasets`: one of them loads a dataset.
+    `datasets`, `sentences`: one of them loads a dataset, or a model of sentence-transformers.
     """
     faults = []
 
     def say(text: str, cure: str) -> None:
         faults.append(Fault(text, cure, TargetError))
 
-    hub, transformers = (
-        variables.get("HF_HUB_OFFLINE", ""),
-        variables.get("TRANSFORMERS_OFFLINE", ""),
+    def value(name: str) -> str:
+        return variables.get(name, "").upper()
+
+    hub, transformers, own = map(
+        value, ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
     )
-    if hub and hub.upper() not in _TRUE:
-        beats = ", and beats TRANSFORMERS_OFFLINE=1" if transformers.upper() in _TRUE else ""
-        say(f"HF_HUB_OFFLINE={quote(hub)} means no{beats}", "export HF_HUB_OFFLINE=1")
-    elif not hub and transformers.upper() not in _TRUE:
+    if hub and hub not in _TRUE:
+        beats = ", and beats TRANSFORMERS_OFFLINE=1" if transformers in _TRUE else ""
+        said = word(variables["HF_HUB_OFFLINE"])
+        say(f"HF_HUB_OFFLINE={said} means no{beats}", "export HF_HUB_OFFLINE=1")
+    elif not hub and transformers not in _TRUE:
         say(
             "HF_HUB_OFFLINE is not set in this shell, so libraries ask the network for minutes "
             "before they read the cache",
-            _SOURCE,
+            "source offline.env, or export HF_HUB_OFFLINE=1",
         )
-    own = variables.get("HF_DATASETS_OFFLINE", "")
-    if datasets and own and own.upper() not in _TRUE:
-        say(f"HF_DATASETS_OFFLINE={quote(own)} means no", "export HF_DATASETS_OFFLINE=1")
-    for name, reader in (
-        ("SENTENCE_TRANSFORMERS_HOME", "sentence-transformers looks"),
-        ("TRANSFORMERS_CACHE", "transformers before 5 looks"),
-    ):
+    if datasets and own and own not in _TRUE:
+        said = word(variables["HF_DATASETS_OFFLINE"])
+        say(f"HF_DATASETS_OFFLINE={said} means no", "export HF_DATASETS_OFFLINE=1")
+    readers = {"TRANSFORMERS_CACHE": "transformers before 5 looks"}
+    if sentences:
+        readers["SENTENCE_TRANSFORMERS_HOME"] = "sentence-transformers looks"
+    for name, reader in readers.items():
         place = variables.get(name)
-        if place and place != str(roots.hub):
+        if place and os.path.realpath(place) != os.path.realpath(roots.hub):
             say(f"{reader} in {place} instead of {roots.hub}, as {name} says", f"unset {name}")
     return faults

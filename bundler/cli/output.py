@@ -7,8 +7,6 @@ import sys
 import threading
 from typing import Any
 
-from tqdm import tqdm
-
 from bundler.progress import Meter, Silent
 
 
@@ -40,6 +38,8 @@ class Bars:
         return _Bar(what, total, done) if total else Silent().start(what, total)
 
     def say(self, text: str) -> None:
+        from tqdm import tqdm
+
         from bundler.report import printable
 
         tqdm.write(f"bundler: {printable(text)}", file=sys.stderr)
@@ -47,6 +47,8 @@ class Bars:
 
 class _Bar:
     def __init__(self, what: str, total: int, done: int) -> None:
+        from tqdm import tqdm  # Which takes longer to import than many a command to run.
+
         self._bar = tqdm(
             desc=what,
             total=total,

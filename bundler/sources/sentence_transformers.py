@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
+from bundler.completeness import MODULES, part_configs
 from bundler.download import small_content
 from bundler.errors import UnavailableError
 from bundler.lookups import sentence_transformers_lookup
 from bundler.patience import Patience
 from bundler.remote import RemoteSnapshot, Repositories
 from bundler.web import Web
-
-_MODULES = "modules.json"
 
 
 class SentenceTransformers:
@@ -37,23 +34,19 @@ def _check_parts(snapshot: RemoteSnapshot, patience: Patience) -> None:
     pooling, no normalization, other embeddings.
     """
     files = {file.path: file for file in snapshot.files}
-    if _MODULES not in files:
+    if MODULES not in files:
         raise UnavailableError(
-            f"{snapshot.name} has no {_MODULES}: sentence-transformers would load it as another "
+            f"{snapshot.name} has no {MODULES}: sentence-transformers would load it as another "
             "model than its author made; pack it by its id alone if it is no such model"
         )
     try:
-        modules: list[dict[str, object]] = json.loads(
-            small_content(files[_MODULES], f"{_MODULES} of {snapshot.name}", patience)
+        configs = part_configs(
+            small_content(files[MODULES], f"{MODULES} of {snapshot.name}", patience)
         )
-        parts = [(str(module["path"]), str(module["type"])) for module in modules]
-        if not parts:
-            raise ValueError("no parts")
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise UnavailableError(f"{_MODULES} of {snapshot.name} is not what it should be") from None
-    for folder, kind in parts:
-        config = str(PurePosixPath(folder, "config.json"))
-        if kind.endswith(".Pooling") and config not in files:
+    except ValueError:
+        raise UnavailableError(f"{MODULES} of {snapshot.name} is not what it should be") from None
+    for config in configs:
+        if config not in files:
             raise UnavailableError(
-                f"{snapshot.name} has no {config}: sentence-transformers cannot pool without it"
+                f"{snapshot.name} has no {config}: its part cannot be made without that"
             )

@@ -1,0 +1,36 @@
+"""Folders and files that anybody may have made: looked at without waiting, and without end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; nothing if there is none, or it may not be read."""
+    try:
+        return [folder / name for name in sorted(os.listdir(folder))]
+    except OSError:
+        return []
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All below a folder that is no folder itself; folders that are only linked to are left out.
+
+    Such links may lead anywhere, and round in circles. What may not be read is left out too.
+    """
+    for inner, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(inner, name) for name in sorted(names))
+
+
+def start_of(path: Path, size: int) -> bytes:
+    """The first `size` bytes of a file. Raises OSError, also for what is no regular file."""
+    # A pipe would be waited for until somebody writes into it.
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no file", str(path))
+        return file.read(size)
