@@ -30,11 +30,12 @@ _VARIABLES = {
 """What says in an environment file where each of the roots is."""
 
 
-def env_path(env: Path | str | None, form: EnvFormat = EnvFormat.SH) -> Path | None:
+def env_path(env: Path | str | None, form: EnvFormat, roots: Roots) -> Path | None:
     """Where the environment file goes, absolute.
 
-    Raises RequestError if what reads `form` would not read a file of that name, and TargetError if
-    it cannot be written there, or if a file is there that is not bundler's.
+    A folder that is made for the caches at `roots` may be its place too. Raises RequestError if
+    what reads `form` would not read a file of that name, and TargetError if it cannot be written
+    there, or if a file is there that is not bundler's.
     """
     if env is None:
         return None
@@ -45,7 +46,8 @@ def env_path(env: Path | str | None, form: EnvFormat = EnvFormat.SH) -> Path | N
             f"{form.value} reads no {path.name}: name a file that ends in {endings[0]}, "
             f"such as --env offline{endings[0]}"
         )
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    is_made = not path.parent.exists() and path.parent in roots.hf_home.parents
+    if not is_made and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise TargetError(
             f"cannot write {path.name} in {path.parent}: name another place with --env, "
             "such as --env ~/offline.env"

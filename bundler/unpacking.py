@@ -125,7 +125,7 @@ def plan_unpack(
     Raises as `unpack` does, as far as that can be told without the content.
     """
     roots = roots or find_roots()
-    env_file = env_path(env, env_format)
+    env_file = env_path(env, env_format, roots)
     with open_bundle(bundle, digest) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:
@@ -176,7 +176,7 @@ def unpack(
     """
     roots = roots or find_roots()
     progress = progress or Silent()
-    env_file = env_path(env, env_format)
+    env_file = env_path(env, env_format, roots)
     with open_bundle(bundle, digest) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:

@@ -283,3 +283,14 @@ def test_the_variables_of_the_command_name_the_format(model: Path, tmp_path: Pat
     given = {"BUNDLER_ENV_FORMAT": "docker", "BUNDLER_ENV": "x.env"}
     assert run("unpack", model, home=tmp_path, env=given).code == 0
     assert "\nHF_HUB_OFFLINE=1\n" in (tmp_path / "x.env").read_text()
+
+
+def test_it_may_stand_in_the_root_that_is_made(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "a.tar.zst", {"acme/tiny": {"config.json": b"{}"}})
+    arguments = ("a.tar.zst", "--root", "new/models", "--env")
+    nowhere = run("unpack", *arguments, "other/offline.env", home=tmp_path)
+    assert (nowhere.code, "cannot write offline.env in" in nowhere.err) == (6, True)
+    assert not (tmp_path / "new").exists()
+    done = run("unpack", *arguments, "new/models/offline.env", home=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert (tmp_path / "new" / "models" / "offline.env").is_file()
