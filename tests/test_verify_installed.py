@@ -441,3 +441,27 @@ def test_a_file_of_two_names_is_read_once(tmp_path: Path) -> None:
 
     result = bundler.verify_installed(bundler.find_roots({}, root=root), progress=Counted())
     assert (result.checked, totals) == (2, [len(LARGE)])
+
+
+IN_RECEIPTS = {
+    "code": ("torchhub:Owner/Repo:main", f"{CODE}/more.py"),
+    "models of insightface": ("insightface:buffalo_l", f"{PACK}/det_10g.onnx"),
+    "checkpoints": ("https://host.example/x-0123.pth", "torch/hub/checkpoints/x-0123.pth"),
+}
+
+
+@pytest.mark.parametrize("kind", IN_RECEIPTS)
+def test_check_knows_from_receipts_what_nothing_else_tells(kind: str, tmp_path: Path) -> None:
+    spec, path = IN_RECEIPTS[kind]
+    bundle = written(tmp_path / "b.tar.zst", checkpoint(), code(NEWER_CODE), faces())
+    root = tmp_path / "root"
+    unpack_below(root, bundle)
+    roots = bundler.find_roots({}, root=root)
+    assert not bundler.check([spec], roots=roots, digests=True).faults
+    flipped(root / path)
+    assert not bundler.check([spec], roots=roots).faults
+    (fault,) = bundler.check([spec], roots=roots, digests=True).faults
+    assert "other bytes" in str(fault)
+    (root / path).unlink()
+    (fault,) = bundler.check([spec], roots=roots).faults
+    assert Path(path).name in str(fault)

@@ -38,12 +38,14 @@ class Found:
 
     `spec`: what the user calls it. `names`: what the library calls it, the first as it was asked
     for. `files`: by their paths within it, `sizes` their bytes. `promises`: what is known of the
-    content of each, for those of which something is.
+    content of each, for those of which something is. `folder`: where all of it is, if nothing there
+    lists what belongs to it.
     """
 
     spec: str
     names: tuple[str, ...]
     commit_hash: str | None = None
+    folder: Path | None = None
     files: dict[str, Path] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     promises: dict[str, Promise] = field(default_factory=dict)

@@ -7,6 +7,7 @@ directory of the same name is taken instead.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from bundler.checks import AGAIN, Found, word
@@ -32,6 +33,7 @@ def find_pack(wanted: FacePack, spec: str, roots: Roots, start: Path) -> Found:
     if not os.path.isdir(folder):
         found.missing(f"{wanted.name} is not in {folder.parent}", found.bring)
         return found
+    found = replace(found, folder=folder)
     for path in _models(folder):
         found.add(path.name, path)
     if not found.files and not found.faults:

@@ -7,6 +7,7 @@ name; a repository without `:ref` is looked for as main, then as master.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from bundler.checks import AGAIN, Found, word
 from bundler.code import HUBCONF
@@ -78,6 +79,7 @@ def find_code(wanted: HubCode, spec: str, roots: Roots) -> Found:
     if not os.path.lexists(folder / HUBCONF):
         found.missing(f"{folder} has no {HUBCONF}", f"{AGAIN}, after rm -r {word(folder)}")
         return found
+    found = replace(found, folder=folder)
     found.add(HUBCONF, folder / HUBCONF)
     trusted = hub / "trusted_list"
     if not os.path.lexists(trusted) and not os.access(hub, os.W_OK):
