@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import subprocess
 import sys
@@ -18,9 +19,13 @@ from bundler.manifest import Manifest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+CHINESE = (ROOT / "README.zh-CN.md").read_text()
 FORMAT = (ROOT / "bundler" / "FORMAT.md").read_text()
 MODULES = b'[{"path": "", "type": "sentence_transformers.models.Transformer"}]'
 NO_TENSORS = b"\x02\0\0\0\0\0\0\0{}"
+PART = re.compile(
+    r"^```(\w*)\n(.*?)^```$|^((?:\|[^\n]*\n){2,})|^(###?) ([^\n]*)$", re.DOTALL | re.MULTILINE
+)
 COMMANDS = (
     "pack", "unpack", "check", "env", "run", "inspect", "verify", "installed", "remove", "store"
 )  # fmt: skip
@@ -29,6 +34,48 @@ COMMANDS = (
 def blocks(text: str, language: str) -> list[str]:
     """The fenced blocks of one language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def facts(text: str) -> list[str]:
+    """What stays as it is in every language: inline code and figures, each once, in order."""
+    return sorted({" ".join(fact.split()) for fact in re.findall(r"`[^`]+`|\d+(?:\.\d+)*", text)})
+
+
+def skeleton(text: str) -> list[tuple[str, str]]:
+    """What stays as it is in every language, and where: headings, code, tables, then the prose."""
+    found, blocks, tables = [], 0, 0
+    for language, code, table, level, title in PART.findall(text):
+        if level:
+            found.append((level, f"heading: {title}"))
+        elif table:
+            tables += 1
+            header, _, *rows = table.splitlines()
+            for row, line in enumerate([header, *rows]):
+                cells = [" ".join(facts(cell)) for cell in re.split(r"(?<!\\)\|", line)]
+                found.append((" | ".join(cells), f"table {tables}, row {row}: {line}"))
+        else:
+            blocks += 1
+            found.append((f"```{language}", f"block {blocks}: ```{language}"))
+            for row, line in enumerate(code.splitlines(), 1):
+                # A # within a word, as in torchhub:owner/repo#entry, begins no comment.
+                command = re.sub(r"(^|\s)#.*", "", line).rstrip()
+                found.append((command, f"block {blocks}, line {row}: {command}"))
+    return found + [(fact, f"prose: {fact}") for fact in facts(PART.sub("", text))]
+
+
+def differences(english: str, chinese: str) -> list[str]:
+    """What one README has and the other has not, a line for each."""
+    ours, theirs = skeleton(english), skeleton(chinese)
+    contents = [content for content, _ in ours], [content for content, _ in theirs]
+    matcher = difflib.SequenceMatcher(None, *contents, autojunk=False)
+    found = []
+    for what, start, end, their_start, their_end in matcher.get_opcodes():
+        if what != "equal":
+            found += [f"README.md alone has {place}" for _, place in ours[start:end]]
+            found += [
+                f"README.zh-CN.md alone has {place}" for _, place in theirs[their_start:their_end]
+            ]
+    return found
 
 
 @pytest.fixture
@@ -95,6 +142,77 @@ def test_every_message_that_the_readme_explains_is_one_of_the_program() -> None:
     assert len(messages) > 10
     for message in messages:
         assert message in said
+
+
+def test_both_readmes_have_the_same_commands_rows_and_figures() -> None:
+    found = differences(README, CHINESE)
+    assert not found, "\n".join(["the READMEs are out of step:", *found])
+
+
+ENGLISH_EXAMPLE = """# bundler
+## Use it
+Takes 30 s (`--timeout`).
+```bash
+# First this,
+bundler pack torchhub:a/b#c  # then nothing
+bundler store
+```
+| message | what to do |
+| --- | --- |
+| `is gated` | Log in: `hf auth login`. |
+| slow | 116 s |
+"""
+CHINESE_EXAMPLE = """# bundler
+## 用法
+`--timeout` 是 30 秒
+```bash
+# 首先
+bundler pack torchhub:a/b#c  # 然后
+bundler store
+```
+| 信息 | 办法 |
+| --- | --- |
+| `is gated` | 用 `hf auth login` 登录 |
+| 慢 | 116 秒 |
+"""
+
+
+def test_readmes_that_differ_in_language_alone_are_in_step() -> None:
+    assert differences(ENGLISH_EXAMPLE, CHINESE_EXAMPLE) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "english", "chinese"),
+    [
+        ("store\n", "run\n", "block 1, line 3: bundler run", "block 1, line 3: bundler store"),
+        ("bundler store\n", "", None, "block 1, line 3: bundler store"),
+        ("store\n", "store\nbundler env\n", "block 1, line 4: bundler env", None),
+        ("b#c", "b#d", "block 1, line 2: bundler pack torchhub:a/b#d",
+         "block 1, line 2: bundler pack torchhub:a/b#c"),
+        ("```bash", "```", "block 1: ```", "block 1: ```bash"),
+        ("`is gated`", "`is shut`", "table 1, row 1: | `is shut` | Log in: `hf auth login`. |",
+         "table 1, row 1: | `is gated` | 用 `hf auth login` 登录 |"),
+        ("hf auth", "hf", "table 1, row 1: | `is gated` | Log in: `hf login`. |",
+         "table 1, row 1: | `is gated` | 用 `hf auth login` 登录 |"),
+        ("116", "117", "table 1, row 2: | slow | 117 s |", "table 1, row 2: | 慢 | 116 秒 |"),
+        ("| slow | 116 s |\n", "", None, "table 1, row 2: | 慢 | 116 秒 |"),
+        ("## Use it", "### Use it", "heading: Use it", "heading: 用法"),
+        ("30", "60", "prose: 60", "prose: 30"),
+        ("`--timeout`", "`--retries`", "prose: `--retries`", "prose: `--timeout`"),
+    ],
+)  # fmt: skip
+def test_a_change_of_one_readme_alone_is_told_with_its_place(
+    old: str, new: str, english: str | None, chinese: str | None
+) -> None:
+    told = [f"README.md alone has {english}"] if english else []
+    told += [f"README.zh-CN.md alone has {chinese}"] if chinese else []
+    assert ENGLISH_EXAMPLE.count(old) == 1
+    assert differences(ENGLISH_EXAMPLE.replace(old, new), CHINESE_EXAMPLE) == told
+
+
+def test_each_readme_leads_to_the_other_at_its_top() -> None:
+    assert README.splitlines()[2] == "[简体中文](README.zh-CN.md)"
+    assert CHINESE.splitlines()[2] == "[English](README.md)"
 
 
 def test_the_readme_and_every_help_text_have_all_exit_codes(tmp_path: Path) -> None:
