@@ -22,9 +22,15 @@ def files_below(folder: Path) -> Iterator[Path]:
 
     Such links may lead anywhere, and round in circles. What may not be read is left out too.
     """
-    for inner, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (Path(inner, name) for name in sorted(names))
+    todo = [folder]  # Not os.walk, which calls itself for each folder in a folder.
+    while todo:
+        deeper = []
+        for path in entries(todo.pop()):
+            if not os.path.isdir(path):
+                yield path
+            elif not os.path.islink(path):
+                deeper.append(path)
+        todo += reversed(deeper)
 
 
 def start_of(path: Path, size: int) -> bytes:

@@ -224,6 +224,8 @@ def test_no_cache_does_harm(tmp_path: Path, harm: str) -> None:
     assert_told(done, code)
     if code:
         assert b"would fail" in done.stdout
+    # Python's own way to remove folders, which pytest takes, fails on deep ones.
+    subprocess.run(["rm", "-rf", hub], check=True)
 
 
 def test_a_hash_is_compared_of_nothing_but_files(tmp_path: Path) -> None:
@@ -263,7 +265,7 @@ def test_what_other_libraries_keep_does_no_harm(tmp_path: Path) -> None:
         "torchhub:a/b:main": 6,
         "https://files.example/x.pth": 6,
         "insightface:buffalo_l": 6,
-        "file:plain": 6,
+        "file:plain": 0,
         "file:pipe": 6,
         "dataset:acme/rows": 3,
     }.items():
