@@ -116,7 +116,8 @@ def write_env_file(path: Path, form: EnvFormat, roots: Roots) -> bool:
         places = (before.get(_VARIABLES[field]) for field in ("hub", "datasets", "torch_home"))
         replaced = any(place and place not in now and _holds_some(place) for place in places)
     link_datasets(roots)
-    write_text(path, text, "--env")
+    if not path.exists() or _text(path) != text:
+        write_text(path, text, "--env")
     return replaced
 
 

@@ -164,7 +164,10 @@ def read_receipts(hf_home: Path) -> Iterator[Receipt]:
             if receipt is not None:
                 yield receipt
     except OSError as error:
-        raise TargetError(f"cannot read {folder}: {error.strerror}") from None
+        place = error.filename or folder
+        raise TargetError(
+            f"cannot read {place}: {error.strerror}; whose it is can open it by chmod a+r"
+        ) from None
 
 
 def write_receipt(hf_home: Path, receipt: Receipt) -> None:

@@ -294,3 +294,13 @@ def test_it_may_stand_in_the_root_that_is_made(tmp_path: Path) -> None:
     done = run("unpack", *arguments, "new/models/offline.env", home=tmp_path)
     assert (done.code, done.err) == (0, "")
     assert (tmp_path / "new" / "models" / "offline.env").is_file()
+
+
+def test_what_says_the_same_is_not_written_again(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "a.tar.zst", {"acme/tiny": {"config.json": b"{}"}})
+    states = []
+    for _ in range(2):
+        assert run("unpack", "a.tar.zst", "--root", "models", home=tmp_path).code == 0
+        state = (tmp_path / "offline.env").stat()
+        states.append((state.st_ino, state.st_mtime_ns))
+    assert states[0] == states[1]

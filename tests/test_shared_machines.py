@@ -243,6 +243,18 @@ class TestAGroup:
         assert (ran.code, len(ran.err.splitlines())) == (6, 1)
         assert "sudo -u '#4001'" in ran.err
 
+    def test_who_cannot_read_the_receipt_of_another_is_told_whose_turn_it_is(
+        self, machine: Machine
+    ) -> None:
+        assert machine.user(4001).unpack("tiny").code == 0
+        (receipt,) = machine.root.rglob("receipts/*.json")
+        receipt.chmod(0o600)
+        ran = machine.user(4002).unpack("other")
+        assert (ran.code, len(ran.err.splitlines())) == (6, 1)
+        assert f"cannot read {receipt}" in ran.err
+        receipt.chmod(0o664)
+        assert machine.user(4002).unpack("other").code == 0
+
 
 class TestThoseWhoMayNotWrite:
     """They read everything, and are told in one line who can write, before anything is written."""
