@@ -27,6 +27,17 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(inner, name) for name in sorted(names))
 
 
+def existing(path: Path) -> Path:
+    """`path`, or what there is of it, as far as that can be seen."""
+    for place in (path, *path.parents):
+        try:
+            place.stat()
+        except OSError:
+            continue
+        return place
+    return path
+
+
 def start_of(path: Path, size: int) -> bytes:
     """The first `size` bytes of a file. Raises OSError, also for what is no regular file."""
     # A pipe would be waited for until somebody writes into it.

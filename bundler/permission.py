@@ -7,6 +7,7 @@ import pwd
 from collections.abc import Iterable
 from pathlib import Path
 
+from bundler.disk import existing
 from bundler.errors import TargetError
 
 
@@ -15,21 +16,21 @@ def check_permission(folders: Iterable[Path], option: str) -> None:
 
     `option` is what the user can name another place with.
     """
-    for folder in dict.fromkeys(map(_existing, folders)):
+    for folder in dict.fromkeys(map(existing, folders)):
         if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
             raise TargetError(refusal(folder, option))
 
 
 def check_sight(folder: Path, option: str) -> None:
     """Raise TargetError if it cannot even be told what is in `folder`, which may be missing."""
-    place = _existing(folder)
+    place = existing(folder)
     if place.is_dir() and not os.access(place, os.X_OK):
         raise TargetError(refusal(place, option))
 
 
 def refusal(path: Path, option: str) -> str:
     """The line that says that `path` cannot be written, and who can, or which `option` helps."""
-    place = _existing(path)
+    place = existing(path)
     elsewhere = f"choose another place with {option}"
     if os.statvfs(place).f_flag & os.ST_RDONLY:
         return f"not allowed to write {place}, which is on a read-only file system: {elsewhere}"
@@ -44,14 +45,3 @@ def refusal(path: Path, option: str) -> str:
         f"not allowed to write {place}, which belongs to {name}: "
         f"run this as that user (sudo -u {name}), or {elsewhere}"
     )
-
-
-def _existing(path: Path) -> Path:
-    """`path`, or what there is of it, as far as that can be seen."""
-    for place in (path, *path.parents):
-        try:
-            place.stat()
-        except OSError:
-            continue
-        return place
-    return path
