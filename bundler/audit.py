@@ -13,9 +13,10 @@ from shlex import quote
 from typing import Any
 
 from bundler.digest import Blob, Digest, digest_of
+from bundler.disk import names_in
 from bundler.environment import Roots, find_roots
 from bundler.errors import UnavailableError
-from bundler.filled import files_below, filled_folders, folder_names
+from bundler.filled import filled_folders, places_below
 from bundler.layouts.hf_cache import listed
 from bundler.parallel import each_in_threads
 from bundler.progress import Meter, Progress, Silent
@@ -200,7 +201,7 @@ class _Audit:
                 if not self._lists((root, repository / "snapshots" / path.stem), said):
                     self._problems[place] = "changed"
             elif None not in texts and said not in texts:
-                if said in folder_names(self._path((root, repository / "snapshots"))):
+                if said in names_in(self._path((root, repository / "snapshots"))):
                     self._notes.append(f"{self._path(place)} says {said[:12]} now")
                 else:
                     self._problems[place] = "changed"
@@ -225,7 +226,7 @@ class _Audit:
         foreign = {
             self._path(place)
             for folder in folders
-            for place in files_below(folder, self._path(folder))
+            for place in places_below(folder, self._path(folder))
             if place not in self._owners
         }
         return InstalledVerification(

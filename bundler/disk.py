@@ -17,6 +17,14 @@ def entries(folder: Path) -> list[Path]:
         return []
 
 
+def names_in(folder: Path) -> list[str]:
+    """What is in a folder, in no order; nothing if there is none. Raises OSError otherwise."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def files_below(folder: Path) -> Iterator[Path]:
     """All below a folder that is no folder itself; folders that are only linked to are left out.
 

@@ -27,7 +27,7 @@ def filled_folders(model: InstalledModel) -> set[Place]:
     return folders
 
 
-def files_below(folder: Place, path: Path) -> Iterator[Place]:
+def places_below(folder: Place, path: Path) -> Iterator[Place]:
     """Every file and link below the folder, which is at `path`; not what Python compiled."""
     root, start = folder
     for above, folders, files in os.walk(path):
@@ -36,11 +36,3 @@ def files_below(folder: Place, path: Path) -> Iterator[Place]:
         links = [name for name in folders if os.path.islink(os.path.join(above, name))]
         for name in (*files, *links):
             yield root, start / os.path.relpath(os.path.join(above, name), path)
-
-
-def folder_names(path: Path) -> list[str]:
-    """What is in the folder at `path`; nothing if there is none."""
-    try:
-        return os.listdir(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
