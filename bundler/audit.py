@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import Any
 
-from bundler.digest import Blob, Digest, digest_of
+from bundler.content import holds
+from bundler.digest import Digest, digest_of
 from bundler.disk import names_in
 from bundler.environment import Roots, find_roots
 from bundler.errors import UnavailableError
@@ -184,7 +185,7 @@ class _Audit:
                 blobs = [file.blob for file in files if file is not None]
                 if not blobs and path.is_dir():
                     self._notes.append(f"{path} leads elsewhere now")
-                elif not any(_holds(path, blob) for blob in blobs):
+                elif not (path.is_file() and any(holds(path, blob) for blob in blobs)):
                     self._problems[place] = "changed"
 
     def check_texts(self) -> None:
@@ -262,10 +263,3 @@ def _target(place: Place, text: str | None) -> Place:
     """The place that a link at `place` leads to."""
     root, path = place
     return root, PurePosixPath(posixpath.normpath(str(path.parent / (text or "."))))
-
-
-def _holds(path: Path, blob: Blob) -> bool:
-    if not path.is_file() or path.stat().st_size != blob.size:
-        return False
-    with open(path, "rb", buffering=0) as content:
-        return digest_of(content, lambda _: None) == blob.digest

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from bundler.digest import digest_of
+from bundler.content import holds
 from bundler.disk import names_in
 from bundler.environment import Roots
 from bundler.filled import PYTHON_CACHE, places_below
@@ -213,11 +213,10 @@ class _Search:
         total = sum(file.blob.size for file in doubtful)
         with progress.start("checking what is there", total) as meter:
             for file in doubtful:
-                with open(self._path(file.place), "rb", buffering=0) as content:
-                    if digest_of(content, meter.add) == file.blob.digest:
-                        self.found.gone.add(file.place)
-                    else:
-                        self.found.kept[file.place] = _CHANGED
+                if holds(self._path(file.place), file.blob, meter.add):
+                    self.found.gone.add(file.place)
+                else:
+                    self.found.kept[file.place] = _CHANGED
 
     def _is_linked(self, place: Place) -> bool:
         """Whether it is a blob of a hub cache that a snapshot which stays leads to."""

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from bundler.digest import Blob, Digest, digest_of
+from bundler.content import holds
+from bundler.digest import Blob, Digest
 from bundler.errors import FormatError, TargetError, shown
 from bundler.layouts.placement import Absent, File, Link, Placement, Sealed, Text
 from bundler.moves import Move, moves_of
@@ -256,11 +257,10 @@ def _present_files(
     total = sum(file.blob.size for file in doubtful)
     with progress.start("checking what is there", total) as meter:
         for file, mtime_ns in doubtful.items():
-            with open(root / file.path, "rb", buffering=0) as content:
-                if digest_of(content, meter.add) == file.blob.digest:
-                    present[file.path] = mtime_ns
-                else:
-                    others.append(file)
+            if holds(root / file.path, file.blob, meter.add):
+                present[file.path] = mtime_ns
+            else:
+                others.append(file)
     kept = frozenset(file.path for file in others if edited(file.path, file.blob))
     in_the_way = [f.path for f in others if not f.by_content and f.path not in kept]
     if in_the_way:
@@ -298,10 +298,7 @@ def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
         if path.is_dir() and path.resolve() != (root / link.target).resolve():
             raise TargetError(f"{path} is a link to another folder: move it away")
         return path.is_dir()
-    if not path.is_file() or path.stat().st_size != blob.size:
-        return False
-    with open(path, "rb", buffering=0) as content:
-        return digest_of(content, lambda _: None) == blob.digest
+    return path.is_file() and holds(path, blob)
 
 
 def _missing_texts(root: Path, texts: Iterable[Text]) -> Iterator[Text]:
