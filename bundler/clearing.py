@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from bundler.disk import names_in
 from bundler.folders import Folders
 from bundler.names import folders_above
+from bundler.permission import told
 from bundler.place import STAGING
-from bundler.whole_file import told
 
 _REMOVED = STAGING / "removed"
 _REF, _LINK, _FILE, _LISTING, _BLOB = range(5)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bundler.disk import existing
 from bundler.environment import HIDING, Roots
-from bundler.whole_file import told
+from bundler.permission import told
 
 
 def with_own_places(roots: Roots) -> Roots:

@@ -15,8 +15,8 @@ from bundler.errors import FormatError, TargetError, shown
 from bundler.layouts.placement import Absent, File, Link, Placement, Sealed, Text
 from bundler.moves import Move, moves_of
 from bundler.names import folders_above
+from bundler.permission import told
 from bundler.progress import Progress
-from bundler.whole_file import told
 
 Edited = Callable[[PurePosixPath, Blob], bool]
 """Whether a file below the root, which is not that blob, may be one that the user has edited."""
