@@ -6,7 +6,6 @@ import os
 import posixpath
 import stat
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shlex import quote
@@ -19,11 +18,9 @@ from bundler.environment import Roots, find_roots
 from bundler.errors import UnavailableError
 from bundler.filled import filled_folders, places_below
 from bundler.layouts.hf_cache import listed
-from bundler.parallel import each_in_threads
-from bundler.progress import Meter, Progress, Silent
+from bundler.parallel import Count, each_in_threads
+from bundler.progress import Progress, Silent
 from bundler.receipt import InstalledFile, InstalledModel, Place, read_receipts
-
-_MAX_JOBS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ def verify_installed(
             "or a bundle to verify"
         )
     audit = _Audit(roots, models)
-    audit.check_files(jobs or min(_MAX_JOBS, os.cpu_count() or 1), progress or Silent())
+    audit.check_files(jobs, progress or Silent())
     audit.check_links()
     audit.check_texts()
     return audit.result()
@@ -121,7 +118,7 @@ class _Audit:
     def _path(self, place: Place) -> Path:
         return self._roots.kept_at(place[0]) / place[1]
 
-    def check_files(self, jobs: int, progress: Progress) -> None:
+    def check_files(self, jobs: int | None, progress: Progress) -> None:
         """Read every file once, however many names it has."""
         same: dict[tuple[int, int], list[Place]] = defaultdict(list)
         total = 0
@@ -138,17 +135,9 @@ class _Audit:
             total += 0 if names else state.st_size
             names.append(place)
         with progress.start("verifying", total) as meter:
+            each_in_threads(same.values(), self._check_file, jobs, meter.add)
 
-            def check(places: list[Place], go_on: Callable[[], None]) -> None:
-                self._check_file(places, meter, go_on)
-
-            each_in_threads(same.values(), check, jobs)
-
-    def _check_file(self, places: list[Place], meter: Meter, go_on: Callable[[], None]) -> None:
-        def count(amount: int) -> None:
-            go_on()
-            meter.add(amount)
-
+    def _check_file(self, places: list[Place], count: Count) -> None:
         try:
             with open(self._path(places[0]), "rb", buffering=0) as content:
                 digest = digest_of(content, count)
