@@ -16,10 +16,9 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 
 from bundler.disk import names_in
-from bundler.folders import Folders
+from bundler.folders import STAGING, Folders
 from bundler.names import folders_above
 from bundler.permission import told
-from bundler.place import STAGING
 
 _REMOVED = STAGING / "removed"
 _REF, _LINK, _FILE, _LISTING, _BLOB = range(5)

@@ -35,6 +35,15 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(inner, name) for name in sorted(names))
 
 
+def start_of(path: Path, size: int) -> bytes:
+    """The first `size` bytes of a file. Raises OSError, also for what is no regular file."""
+    # A pipe would be waited for until somebody writes into it.
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no file", str(path))
+        return file.read(size)
+
+
 def existing(path: Path) -> Path:
     """`path`, or what there is of it, as far as that can be seen."""
     for place in (path, *path.parents):
@@ -44,12 +53,3 @@ def existing(path: Path) -> Path:
             continue
         return place
     return path
-
-
-def start_of(path: Path, size: int) -> bytes:
-    """The first `size` bytes of a file. Raises OSError, also for what is no regular file."""
-    # A pipe would be waited for until somebody writes into it.
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "no file", str(path))
-        return file.read(size)

@@ -11,7 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from bundler.content import holds
 from bundler.digest import Blob, Digest
+from bundler.environment import TRUE
 from bundler.errors import FormatError, TargetError, shown
+from bundler.folders import STAGING
 from bundler.layouts.placement import Absent, File, Link, Placement, Sealed, Text
 from bundler.moves import Move, moves_of
 from bundler.names import folders_above
@@ -20,8 +22,6 @@ from bundler.progress import Progress
 
 Edited = Callable[[PurePosixPath, Blob], bool]
 """Whether a file below the root, which is not that blob, may be one that the user has edited."""
-_STAGED = ".locks"
-"""What is below is removed after the work: `place.STAGING`."""
 Trusted = Callable[[PurePosixPath, Blob, int], bool]
 """Whether a path below the root held a blob when its time of change (ns) was this one."""
 
@@ -90,7 +90,7 @@ class Survey:
 def links_wanted() -> bool:
     """Whether links may be made at all: huggingface_hub/constants.py has the variable."""
     disabled = os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper()
-    return disabled not in {"1", "ON", "YES", "TRUE"}
+    return disabled not in TRUE
 
 
 def can_link(root: Path, links: bool) -> Callable[[PurePosixPath], bool]:
@@ -186,7 +186,7 @@ def without_contradictions(placements: Iterable[Placement]) -> list[Placement]:
         if isinstance(placement, Sealed):
             sealed.append(placement)
             continue
-        if placement.path.parts[0] == _STAGED:
+        if placement.path.parts[0] == STAGING.parts[0]:
             raise FormatError(
                 f"the bundle puts something at {shown(placement.path)}, which is ours"
             )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundler.checks import AGAIN, Found, word
+from bundler.checks import AGAIN, Found, again_without
 from bundler.content import Promise, differs
 from bundler.parallel import Count, each_in_threads
 from bundler.progress import Progress
@@ -44,7 +44,7 @@ def compare(models: Sequence[Found], jobs: int | None, progress: Progress) -> No
             for found, inner in work[item] if wrong else ():
                 found.damaged(
                     f"{inner} of {found.names[0]} holds other bytes than it should",
-                    f"{AGAIN}, after rm {word(place)}",
+                    again_without(place),
                 )
 
         each_in_threads(work, compare_one, jobs, meter.add)
