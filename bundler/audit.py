@@ -6,6 +6,8 @@ import os
 import posixpath
 import stat
 from collections import defaultdict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shlex import quote
@@ -162,39 +164,50 @@ class _Audit:
     def check_links(self) -> None:
         """See that links lead where they did, or to the same content."""
         for place, texts in self._links.items():
-            path = self._path(place)
-            said = os.readlink(path) if path.is_symlink() else None
-            if not path.exists():
-                # What a link leads to is told once, by its own name if it has one.
-                target = _target(place, said)
-                if said not in texts or target not in self._problems:
-                    self._problems[place] = "missing"
-            elif said not in texts:
-                files = [self._files.get(_target(place, text)) for text in texts]
-                blobs = [file.blob for file in files if file is not None]
-                if not blobs and path.is_dir():
-                    self._notes.append(f"{path} leads elsewhere now")
-                elif not (path.is_file() and any(holds(path, blob) for blob in blobs)):
-                    self._problems[place] = "changed"
+            with self._unreadable_noted(place):
+                self._check_link(place, texts)
+
+    def _check_link(self, place: Place, texts: Collection[str | None]) -> None:
+        path = self._path(place)
+        said = os.readlink(path) if path.is_symlink() else None
+        if not path.exists():
+            # What a link leads to is told once, by its own name if it has one.
+            target = _target(place, said)
+            if said not in texts or target not in self._problems:
+                self._problems[place] = "missing"
+        elif said not in texts:
+            files = [self._files.get(_target(place, text)) for text in texts]
+            blobs = [file.blob for file in files if file is not None]
+            if not blobs and path.is_dir():
+                self._notes.append(f"{path} leads elsewhere now")
+            elif not (path.is_file() and any(holds(path, blob) for blob in blobs)):
+                self._problems[place] = "changed"
 
     def check_texts(self) -> None:
         """See that refs lead to snapshots, and that listings name what is there."""
         for place, texts in self._texts.items():
-            root, path = place
-            try:
-                said = self._path(place).read_text("utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                self._problems[place] = _problem(error)
-                continue
-            repository = PurePosixPath(path.parts[0])
-            if path.parts[1:2] == ("trees",):
-                if not self._lists((root, repository / "snapshots" / path.stem), said):
-                    self._problems[place] = "changed"
-            elif None not in texts and said not in texts:
-                if said in names_in(self._path((root, repository / "snapshots"))):
-                    self._notes.append(f"{self._path(place)} says {said[:12]} now")
-                else:
-                    self._problems[place] = "changed"
+            with self._unreadable_noted(place):
+                self._check_text(place, texts)
+
+    def _check_text(self, place: Place, texts: Collection[str | None]) -> None:
+        root, path = place
+        said = self._path(place).read_text("utf-8")
+        snapshots = PurePosixPath(path.parts[0], "snapshots")
+        if path.parts[1:2] == ("trees",):
+            if not self._lists((root, snapshots / path.stem), said):
+                self._problems[place] = "changed"
+        elif None not in texts and said not in texts:
+            if said in names_in(self._path((root, snapshots))):
+                self._notes.append(f"{self._path(place)} says {said[:12]} now")
+            else:
+                self._problems[place] = "changed"
+
+    @contextmanager
+    def _unreadable_noted(self, place: Place) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, UnicodeDecodeError) as error:
+            self._problems[place] = _problem(error)
 
     def _lists(self, folder: Place, text: str) -> bool:
         """Whether a listing names all that was installed in `folder`, and nothing that is gone."""
