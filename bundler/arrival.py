@@ -18,11 +18,11 @@ from bundler.digest import COPY_SIZE, Blob, Digest, Stream, git_hash
 from bundler.errors import BundlerError, DamagedError, RequestError, TargetError, UnavailableError
 from bundler.partial import Partial
 from bundler.patience import Cancelled, Patience, TransientError
+from bundler.permission import told
 from bundler.progress import Meter
 from bundler.remote import Copy, RemoteFile
 from bundler.store import BlobStore
 from bundler.web import NoPartsError
-from bundler.whole_file import told
 
 T = TypeVar("T")
 

@@ -6,22 +6,23 @@ import os
 import posixpath
 import stat
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import Any
 
-from bundler.digest import Blob, Digest, digest_of
+from bundler.content import holds
+from bundler.digest import Digest, digest_of
+from bundler.disk import names_in
 from bundler.environment import Roots, find_roots
 from bundler.errors import UnavailableError
-from bundler.filled import files_below, filled_folders, folder_names
+from bundler.filled import filled_folders, places_below
 from bundler.layouts.hf_cache import listed
-from bundler.parallel import each_in_threads
-from bundler.progress import Meter, Progress, Silent
+from bundler.parallel import Count, each_in_threads
+from bundler.progress import Progress, Silent
 from bundler.receipt import InstalledFile, InstalledModel, Place, read_receipts
-
-_MAX_JOBS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def verify_installed(
             "or a bundle to verify"
         )
     audit = _Audit(roots, models)
-    audit.check_files(jobs or min(_MAX_JOBS, os.cpu_count() or 1), progress or Silent())
+    audit.check_files(jobs, progress or Silent())
     audit.check_links()
     audit.check_texts()
     return audit.result()
@@ -119,7 +120,7 @@ class _Audit:
     def _path(self, place: Place) -> Path:
         return self._roots.kept_at(place[0]) / place[1]
 
-    def check_files(self, jobs: int, progress: Progress) -> None:
+    def check_files(self, jobs: int | None, progress: Progress) -> None:
         """Read every file once, however many names it has."""
         same: dict[tuple[int, int], list[Place]] = defaultdict(list)
         total = 0
@@ -136,17 +137,9 @@ class _Audit:
             total += 0 if names else state.st_size
             names.append(place)
         with progress.start("verifying", total) as meter:
+            each_in_threads(same.values(), self._check_file, jobs, meter.add)
 
-            def check(places: list[Place], go_on: Callable[[], None]) -> None:
-                self._check_file(places, meter, go_on)
-
-            each_in_threads(same.values(), check, jobs)
-
-    def _check_file(self, places: list[Place], meter: Meter, go_on: Callable[[], None]) -> None:
-        def count(amount: int) -> None:
-            go_on()
-            meter.add(amount)
-
+    def _check_file(self, places: list[Place], count: Count) -> None:
         try:
             with open(self._path(places[0]), "rb", buffering=0) as content:
                 digest = digest_of(content, count)
@@ -171,39 +164,50 @@ class _Audit:
     def check_links(self) -> None:
         """See that links lead where they did, or to the same content."""
         for place, texts in self._links.items():
-            path = self._path(place)
-            said = os.readlink(path) if path.is_symlink() else None
-            if not path.exists():
-                # What a link leads to is told once, by its own name if it has one.
-                target = _target(place, said)
-                if said not in texts or target not in self._problems:
-                    self._problems[place] = "missing"
-            elif said not in texts:
-                files = [self._files.get(_target(place, text)) for text in texts]
-                blobs = [file.blob for file in files if file is not None]
-                if not blobs and path.is_dir():
-                    self._notes.append(f"{path} leads elsewhere now")
-                elif not any(_holds(path, blob) for blob in blobs):
-                    self._problems[place] = "changed"
+            with self._unreadable_noted(place):
+                self._check_link(place, texts)
+
+    def _check_link(self, place: Place, texts: Collection[str | None]) -> None:
+        path = self._path(place)
+        said = os.readlink(path) if path.is_symlink() else None
+        if not path.exists():
+            # What a link leads to is told once, by its own name if it has one.
+            target = _target(place, said)
+            if said not in texts or target not in self._problems:
+                self._problems[place] = "missing"
+        elif said not in texts:
+            files = [self._files.get(_target(place, text)) for text in texts]
+            blobs = [file.blob for file in files if file is not None]
+            if not blobs and path.is_dir():
+                self._notes.append(f"{path} leads elsewhere now")
+            elif not (path.is_file() and any(holds(path, blob) for blob in blobs)):
+                self._problems[place] = "changed"
 
     def check_texts(self) -> None:
         """See that refs lead to snapshots, and that listings name what is there."""
         for place, texts in self._texts.items():
-            root, path = place
-            try:
-                said = self._path(place).read_text("utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                self._problems[place] = _problem(error)
-                continue
-            repository = PurePosixPath(path.parts[0])
-            if path.parts[1:2] == ("trees",):
-                if not self._lists((root, repository / "snapshots" / path.stem), said):
-                    self._problems[place] = "changed"
-            elif None not in texts and said not in texts:
-                if said in folder_names(self._path((root, repository / "snapshots"))):
-                    self._notes.append(f"{self._path(place)} says {said[:12]} now")
-                else:
-                    self._problems[place] = "changed"
+            with self._unreadable_noted(place):
+                self._check_text(place, texts)
+
+    def _check_text(self, place: Place, texts: Collection[str | None]) -> None:
+        root, path = place
+        said = self._path(place).read_text("utf-8")
+        snapshots = PurePosixPath(path.parts[0], "snapshots")
+        if path.parts[1:2] == ("trees",):
+            if not self._lists((root, snapshots / path.stem), said):
+                self._problems[place] = "changed"
+        elif None not in texts and said not in texts:
+            if said in names_in(self._path((root, snapshots))):
+                self._notes.append(f"{self._path(place)} says {said[:12]} now")
+            else:
+                self._problems[place] = "changed"
+
+    @contextmanager
+    def _unreadable_noted(self, place: Place) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, UnicodeDecodeError) as error:
+            self._problems[place] = _problem(error)
 
     def _lists(self, folder: Place, text: str) -> bool:
         """Whether a listing names all that was installed in `folder`, and nothing that is gone."""
@@ -225,7 +229,7 @@ class _Audit:
         foreign = {
             self._path(place)
             for folder in folders
-            for place in files_below(folder, self._path(folder))
+            for place in places_below(folder, self._path(folder))
             if place not in self._owners
         }
         return InstalledVerification(
@@ -261,10 +265,3 @@ def _target(place: Place, text: str | None) -> Place:
     """The place that a link at `place` leads to."""
     root, path = place
     return root, PurePosixPath(posixpath.normpath(str(path.parent / (text or "."))))
-
-
-def _holds(path: Path, blob: Blob) -> bool:
-    if not path.is_file() or path.stat().st_size != blob.size:
-        return False
-    with open(path, "rb", buffering=0) as content:
-        return digest_of(content, lambda _: None) == blob.digest

@@ -25,8 +25,8 @@ from bundler.digest import SHA1, SHA256, Digest
 from bundler.disk import entries, files_below, start_of
 from bundler.environment import Roots
 from bundler.errors import BundlerError, DamagedError, RequestError, UnavailableError
-from bundler.hub_cache import LARGEST_LIST, etag_of, listed_size, listing
-from bundler.layouts.hf_cache import repository_folder
+from bundler.hub_cache import LARGEST_LIST, etag_of, listed_files, listed_size
+from bundler.layouts.hf_cache import repository_folder, repository_name
 from bundler.layouts.torch_hub import code_folder, hash_in_name
 from bundler.local_file import copy_at, local_file
 from bundler.remote import Copy, RemoteFile, RemoteSnapshot
@@ -92,7 +92,7 @@ class Caches:
         commit_hash = _commit(folder, revision)
         if commit_hash is None:
             raise UnavailableError(self._absence(folder, name, revision))
-        listed = listing(folder, commit_hash)
+        listed = listed_files(folder, commit_hash)
         content = folder / "snapshots" / commit_hash
         files, faults = [], []
         for path in sorted(files_below(content)):
@@ -234,7 +234,7 @@ class Caches:
         for folder in entries(self._roots.hub):
             match = _REPOSITORY.fullmatch(folder.name)
             if match and any(entries(folder / "snapshots")):
-                kind, name = match[1], match[2].replace("--", "/")
+                kind, name = match[1], repository_name(folder.name)
                 with suppress(ValueError):  # Nobody finds it there but under such a name.
                     repository_folder(kind, name)
                     yield kind, name

@@ -115,7 +115,8 @@ def check(
     """Look whether every model of `models`, specs as in `pack`, is here, complete and intact.
 
     Reads names, sizes and small files alone, of caches that anybody may have filled; with `digests`
-    also every byte of files whose hash is known, in `jobs` threads. `folder` is where programs are
+    also every byte of files whose hash is known, in `jobs` threads, by default
+    one for each processor, at most 8. `folder` is where programs are
     started: what stands there may be taken for the model. Without `roots` these are the
     caches that programs started here would read, and the variables of this process are looked at
     too. What is wrong is in the result. Raises RequestError for what is no spec.
@@ -132,10 +133,9 @@ def check(
             _add_files(found, installed)
     if digests:
         from bundler.checks.comparison import compare
-        from bundler.frames import default_jobs
 
         _add_promises(everything, installed)
-        compare(everything, jobs or default_jobs(), progress or Silent())
+        compare(everything, jobs, progress or Silent())
     shell = _shell(checked, places) if roots is None else []
     return Check(tuple(checked), places, tuple(shell))
 

@@ -15,11 +15,10 @@ from functools import cache
 from itertools import count
 from pathlib import Path, PurePosixPath
 
-from bundler.filled import folder_names
-from bundler.folders import Folders
+from bundler.disk import names_in
+from bundler.folders import STAGING, Folders
 from bundler.names import folders_above
-from bundler.place import STAGING
-from bundler.whole_file import told
+from bundler.permission import told
 
 _REMOVED = STAGING / "removed"
 _REF, _LINK, _FILE, _LISTING, _BLOB = range(5)
@@ -110,7 +109,7 @@ class Clearing:
 
     def _remove_empty(self, work: Work) -> None:
         for folder in reversed(_real_folders(self.root, work.places)):
-            beside = {folder / name for name in folder_names(self.root / folder)}
+            beside = {folder / name for name in names_in(self.root / folder)}
             if beside and beside <= work.at_end:
                 self._remove(beside)
             self._folders.remove_if_empty(folder)

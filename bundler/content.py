@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from bundler.digest import COPY_SIZE, git_hash
+from bundler.digest import COPY_SIZE, Blob, digest_of, git_hash
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".gguf", ".h5", ".msgpack")
 _ENDS = re.compile(rb"\"data_offsets\"\s*:\s*\[\s*\d+\s*,\s*(\d{1,19})\s*\]")
@@ -45,6 +45,17 @@ def differs(path: Path, promise: Promise, count: Callable[[int], None]) -> bool:
             hash_.update(data)
             count(len(data))
     return not hash_.hexdigest().startswith(promise.sha256 if sha256 else promise.git_sha1)
+
+
+def holds(path: Path, blob: Blob, count: Callable[[int], None] = lambda _: None) -> bool:
+    """Whether a regular file is that blob; one of another size is not read.
+
+    `count` gets the bytes of each step. Raises OSError.
+    """
+    if path.stat().st_size != blob.size:
+        return False
+    with open(path, "rb", buffering=0) as file:
+        return digest_of(file, count) == blob.digest
 
 
 def flaw(path: Path, name: str, size: int) -> str | None:

@@ -17,6 +17,14 @@ def entries(folder: Path) -> list[Path]:
         return []
 
 
+def names_in(folder: Path) -> list[str]:
+    """What is in a folder, in no order; nothing if there is none. Raises OSError otherwise."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def files_below(folder: Path) -> Iterator[Path]:
     """All below a folder that is no folder itself; folders that are only linked to are left out.
 
@@ -40,3 +48,14 @@ def start_of(path: Path, size: int) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "no file", str(path))
         return file.read(size)
+
+
+def existing(path: Path) -> Path:
+    """`path`, or what there is of it, as far as that can be seen."""
+    for place in (path, *path.parents):
+        try:
+            place.stat()
+        except OSError:
+            continue
+        return place
+    return path

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bundler.disk import entries
 from bundler.environment import Roots
 from bundler.errors import RequestError, TargetError
 from bundler.read_only import link_datasets, with_own_places
@@ -114,7 +115,7 @@ def write_env_file(path: Path, form: EnvFormat, roots: Roots) -> bool:
             *roots.variables().values(),
         }
         places = (before.get(_VARIABLES[field]) for field in ("hub", "datasets", "torch_home"))
-        replaced = any(place and place not in now and _holds_some(place) for place in places)
+        replaced = any(place and place not in now and entries(Path(place)) for place in places)
     link_datasets(roots)
     if not path.exists() or _text(path) != text:
         write_text(path, text, "--env")
@@ -132,10 +133,3 @@ def _read(path: Path, form: EnvFormat) -> dict[str, str]:
 
 def _text(path: Path) -> str:
     return os.fsdecode(path.read_bytes())
-
-
-def _holds_some(folder: str) -> bool:
-    try:
-        return bool(os.listdir(folder))
-    except OSError:
-        return False

@@ -18,6 +18,8 @@ OFFLINE = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
 }
+TRUE = {"1", "ON", "YES", "TRUE"}
+"""What huggingface_hub takes for yes, in any case of letters; nothing else."""
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 HIDING = (
     "SENTENCE_TRANSFORMERS_HOME",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from bundler.disk import entries
 from bundler.receipt import InstalledModel, Place
 
 PYTHON_CACHE = "__pycache__"
@@ -27,20 +28,17 @@ def filled_folders(model: InstalledModel) -> set[Place]:
     return folders
 
 
-def files_below(folder: Place, path: Path) -> Iterator[Place]:
+def places_below(folder: Place, path: Path) -> Iterator[Place]:
     """Every file and link below the folder, which is at `path`; not what Python compiled."""
     root, start = folder
-    for above, folders, files in os.walk(path):
-        if PYTHON_CACHE in folders:
-            folders.remove(PYTHON_CACHE)
-        links = [name for name in folders if os.path.islink(os.path.join(above, name))]
-        for name in (*files, *links):
-            yield root, start / os.path.relpath(os.path.join(above, name), path)
-
-
-def folder_names(path: Path) -> list[str]:
-    """What is in the folder at `path`; nothing if there is none."""
-    try:
-        return os.listdir(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    todo = [start]  # Not os.walk, which calls itself for each folder in a folder.
+    while todo:
+        above = todo.pop()
+        for entry in entries(path / above.relative_to(start)):
+            is_folder = os.path.isdir(entry)
+            if is_folder and entry.name == PYTHON_CACHE:
+                continue
+            if is_folder and not os.path.islink(entry):
+                todo.append(above / entry.name)
+            else:
+                yield root, above / entry.name

@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from bundler.errors import TargetError
 from bundler.lock import drop_lock, take_lock
 
+STAGING = PurePosixPath(".locks/bundler")
+"""Where bundler works below each root; scanners of a Hugging Face cache skip `.locks` alone."""
 _KEPT_OPEN = 64
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

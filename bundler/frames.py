@@ -8,7 +8,6 @@ uncompressed content.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,16 +18,12 @@ import zstandard
 
 from bundler.digest import COPY_SIZE, Readable
 from bundler.errors import DamagedError
+from bundler.parallel import default_jobs
 from bundler.seek_table import FRAME_SIZE, SeekTable, SeekTableWriter
 
 MAX_WINDOW = 8 << 20
 """Bytes; what the zstd specification recommends that every decoder supports."""
 DEFAULT_LEVEL = 3
-
-
-def default_jobs() -> int:
-    """Threads that compress or decompress when the user names no number."""
-    return min(os.cpu_count() or 1, 8)
 
 
 class FrameWriter:

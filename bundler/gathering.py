@@ -27,13 +27,13 @@ from bundler.locked import PREPARED, absent, pinned
 from bundler.manifest import Code, FileEntry, Manifest, Snapshot
 from bundler.names import plain_text, relative_path
 from bundler.patience import Patience
+from bundler.permission import told
 from bundler.planning import PackPlan, contents
 from bundler.prepared import can_prepare, prepare
 from bundler.progress import Progress
 from bundler.remote import RemoteSnapshot
 from bundler.store import WORK, BlobStore
 from bundler.survey import without_contradictions
-from bundler.whole_file import told
 from bundler.zip_archive import from_zip
 
 

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bundler.disk import start_of
+from bundler.layouts.hf_cache import listed
 
 LARGEST_LIST = 32 << 20
 """Bytes of a list of files, or of shards, that is looked into."""
-_FORMAT_VERSION = 1
-"""Of a list of files; huggingface_hub ignores all others."""
 
 
-def listing(folder: Path, commit_hash: str) -> dict[str, dict[str, Any]]:
+def listed_files(folder: Path, commit_hash: str) -> dict[str, dict[str, Any]]:
     """The files that a repository has at a commit, as huggingface_hub noted them; it may have none.
 
-    `folder` is the repository's. The form is that of huggingface_hub's _tree_cache.py.
+    `folder` is the repository's.
     """
-    path = folder / "trees" / f"{commit_hash}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        document = json.loads(start_of(path, LARGEST_LIST))
-        files = document["files"] if document["format_version"] == _FORMAT_VERSION else {}
-        return {path: entry for path, entry in files.items() if isinstance(entry, dict)}
-    return {}
+    try:
+        text = start_of(folder / "trees" / f"{commit_hash}.json", LARGEST_LIST)
+    except OSError:
+        return {}
+    return {path: entry for path, entry in (listed(text) or {}).items() if isinstance(entry, dict)}
 
 
 def listed_size(listed: Mapping[str, Any]) -> int | None:

@@ -15,13 +15,14 @@ from bundler.code import code_of, refuse_code
 from bundler.digest import Blob, Digest, VerifiedReader
 from bundler.environment import Roots
 from bundler.errors import DamagedError, FormatError, RequestError, TargetError
+from bundler.folders import STAGING
 from bundler.history import settled, without_moves
 from bundler.layouts import layout_of
 from bundler.layouts.flat import plain_forms
 from bundler.layouts.placement import File, Placement
 from bundler.manifest import Snapshot
 from bundler.permission import check_permission
-from bundler.place import STAGING, Target, has_staging
+from bundler.place import Target, has_staging
 from bundler.progress import Progress
 from bundler.provenance import Provenance
 from bundler.receipt import Receipt, key_of, read_receipts, receipt_path, write_receipt

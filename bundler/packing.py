@@ -17,6 +17,7 @@ from bundler.frames import DEFAULT_LEVEL
 from bundler.gathering import gather
 from bundler.locked import locked_plan
 from bundler.manifest import Manifest
+from bundler.permission import told
 from bundler.planning import PackPlan, Planner
 from bundler.progress import Progress, Silent
 from bundler.request import Wanted
@@ -25,7 +26,7 @@ from bundler.sources import SOURCES, Source
 from bundler.space import free_space, same_disk
 from bundler.store import BlobStore, Usage
 from bundler.upstream import Upstream
-from bundler.whole_file import told, whole_file
+from bundler.whole_file import whole_file
 
 _SMALLEST_SHARE = 0.5
 """Of their size, what models can be expected to take in a bundle at the least: weights compress to

@@ -1,12 +1,15 @@
-"""Whether folders may be written to, asked before anything is; and what to do where not."""
+"""What a file system refuses, and what to do then: asked before anything is written, told after."""
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from bundler.disk import existing
 from bundler.errors import TargetError
 
 
@@ -15,21 +18,46 @@ def check_permission(folders: Iterable[Path], option: str) -> None:
 
     `option` is what the user can name another place with.
     """
-    for folder in dict.fromkeys(map(_existing, folders)):
+    for folder in dict.fromkeys(map(existing, folders)):
         if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-            raise TargetError(refusal(folder, option))
+            raise TargetError(_refusal(folder, option))
 
 
 def check_sight(folder: Path, option: str) -> None:
     """Raise TargetError if it cannot even be told what is in `folder`, which may be missing."""
-    place = _existing(folder)
+    place = existing(folder)
     if place.is_dir() and not os.access(place, os.X_OK):
-        raise TargetError(refusal(place, option))
+        raise TargetError(_refusal(place, option))
 
 
-def refusal(path: Path, option: str) -> str:
+@contextmanager
+def told(where: Path, option: str) -> Iterator[None]:
+    """Turn a refusal of the file system at or below `where` into a TargetError.
+
+    `option` is what the user can name another place with.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = isinstance(error.filename, str) and Path(error.filename).is_absolute()
+        place = Path(error.filename) if named else where
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = f"no space left for {where}: free some, or choose another place with {option}"
+        elif error.errno == errno.EFBIG:
+            message = (
+                f"{where} would be larger than its file system can hold (FAT: 4 GiB): "
+                f"choose another place with {option}"
+            )
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            message = _refusal(place, option)
+        else:
+            message = f"cannot write {place}: {error.strerror}; choose another place with {option}"
+        raise TargetError(message) from None
+
+
+def _refusal(path: Path, option: str) -> str:
     """The line that says that `path` cannot be written, and who can, or which `option` helps."""
-    place = _existing(path)
+    place = existing(path)
     elsewhere = f"choose another place with {option}"
     if os.statvfs(place).f_flag & os.ST_RDONLY:
         return f"not allowed to write {place}, which is on a read-only file system: {elsewhere}"
@@ -44,14 +72,3 @@ def refusal(path: Path, option: str) -> str:
         f"not allowed to write {place}, which belongs to {name}: "
         f"run this as that user (sudo -u {name}), or {elsewhere}"
     )
-
-
-def _existing(path: Path) -> Path:
-    """`path`, or what there is of it, as far as that can be seen."""
-    for place in (path, *path.parents):
-        try:
-            place.stat()
-        except OSError:
-            continue
-        return place
-    return path

@@ -21,16 +21,14 @@ from typing import BinaryIO
 
 from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader, digest_of
 from bundler.errors import BundlerError, TargetError
-from bundler.folders import Folders
+from bundler.folders import STAGING, Folders
 from bundler.layouts.placement import File
 from bundler.lock import take_lock
+from bundler.permission import told
 from bundler.progress import Progress
 from bundler.sharing import LinkMode, clone, hard_link
 from bundler.survey import Survey, links_wanted
-from bundler.whole_file import told
 
-STAGING = PurePosixPath(".locks/bundler")
-"""`.locks` is the one folder that scanners of a Hugging Face cache skip."""
 _BLOBS = STAGING / "blobs"
 _TREE = STAGING / "tree"
 """Holds what is built, at the paths that it will have below the root."""

@@ -15,8 +15,9 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from bundler.disk import existing
 from bundler.environment import HIDING, Roots
-from bundler.whole_file import told
+from bundler.permission import told
 
 
 def with_own_places(roots: Roots) -> Roots:
@@ -97,6 +98,5 @@ def _prepared(datasets: Path) -> Iterator[Path]:
 
 def _can_write(path: Path) -> bool:
     """Whether this user can write to the folder `path`, or make it."""
-    while not os.path.exists(path) and path != path.parent:
-        path = path.parent
-    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
+    place = existing(path)
+    return os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)

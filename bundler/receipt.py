@@ -18,9 +18,10 @@ from bundler.errors import TargetError
 from bundler.lock import drop_lock, take_lock
 from bundler.manifest import Snapshot
 from bundler.names import relative_path
+from bundler.permission import told
 from bundler.sharing import SHARED_FROM
 from bundler.spec import spec_of
-from bundler.whole_file import told, write_text
+from bundler.whole_file import write_text
 
 _VERSION = 2
 Place = tuple[str, PurePosixPath]

@@ -15,6 +15,7 @@ from bundler.clearing import Clearing, Work
 from bundler.digest import Digest
 from bundler.environment import Roots, find_roots
 from bundler.errors import BundlerError, Faults, RequestError
+from bundler.permission import told
 from bundler.progress import Progress, Silent
 from bundler.receipt import (
     InstalledModel,
@@ -26,7 +27,6 @@ from bundler.receipt import (
 )
 from bundler.spec import Spec, words_for
 from bundler.surplus import Surplus, surplus
-from bundler.whole_file import told
 
 _ID = re.compile(r"(sha256:)?([0-9a-f]{8,64})")
 _ROOTS = ("checkpoints", "insightface", "datasets", "torch", "hub")

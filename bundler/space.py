@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bundler.disk import existing
 from bundler.errors import TargetError, amount
 from bundler.layouts.placement import File
 
@@ -16,7 +17,7 @@ def check_space(missing: Mapping[Path, Sequence[File]]) -> None:
     """Raise TargetError if the files missing below each root do not fit."""
     needed: dict[int, int] = defaultdict(int)
     for root, files in missing.items():
-        place = _existing(root)
+        place = existing(root)
         block = os.statvfs(place).f_frsize
         device = place.stat().st_dev
         needed[device] += sum(-(-file.blob.size // block) * block for file in files)
@@ -30,16 +31,9 @@ def check_space(missing: Mapping[Path, Sequence[File]]) -> None:
 
 def free_space(path: Path) -> int:
     """Bytes free where `path` is or would be."""
-    return shutil.disk_usage(_existing(path)).free
+    return shutil.disk_usage(existing(path)).free
 
 
 def same_disk(one: Path, other: Path) -> bool:
     """Whether two paths are or would be on one file system."""
-    return _existing(one).stat().st_dev == _existing(other).stat().st_dev
-
-
-def _existing(path: Path) -> Path:
-    """`path`, or what there is of it."""
-    while not path.exists():
-        path = path.parent
-    return path
+    return existing(one).stat().st_dev == existing(other).stat().st_dev

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from bundler.digest import digest_of
+from bundler.content import holds
+from bundler.disk import names_in
 from bundler.environment import Roots
-from bundler.filled import PYTHON_CACHE, files_below, folder_names
+from bundler.filled import PYTHON_CACHE, places_below
 from bundler.layouts.hf_cache import listed, listing
 from bundler.progress import Progress
 from bundler.receipt import InstalledFile, InstalledModel, InstalledPointer, Place
@@ -177,11 +178,11 @@ class _Search:
 
     def _is_in_foreign_use(self, repository: Place, commit: str) -> bool:
         """Whether something that no receipt names is in a snapshot: somebody came to use it."""
-        if commit not in folder_names(self._path(repository) / "snapshots"):
+        if commit not in names_in(self._path(repository) / "snapshots"):
             return False
         folder = repository[0], repository[1] / "snapshots" / commit
         if folder not in self._foreign:
-            below = files_below(folder, self._path(folder))
+            below = places_below(folder, self._path(folder))
             self._foreign[folder] = any(place not in self._named for place in below)
         return self._foreign[folder]
 
@@ -212,11 +213,10 @@ class _Search:
         total = sum(file.blob.size for file in doubtful)
         with progress.start("checking what is there", total) as meter:
             for file in doubtful:
-                with open(self._path(file.place), "rb", buffering=0) as content:
-                    if digest_of(content, meter.add) == file.blob.digest:
-                        self.found.gone.add(file.place)
-                    else:
-                        self.found.kept[file.place] = _CHANGED
+                if holds(self._path(file.place), file.blob, meter.add):
+                    self.found.gone.add(file.place)
+                else:
+                    self.found.kept[file.place] = _CHANGED
 
     def _is_linked(self, place: Place) -> bool:
         """Whether it is a blob of a hub cache that a snapshot which stays leads to."""
@@ -232,7 +232,7 @@ class _Search:
         """What the links of the snapshots of `repository` that stay lead to."""
         base = os.path.realpath(self._roots.kept_at(repository[0]))
         folder = repository[0], repository[1] / "snapshots"
-        for place in files_below(folder, self._path(folder)):
+        for place in places_below(folder, self._path(folder)):
             path = self._path(place)
             if place in self.found.gone or not path.is_symlink():
                 continue
@@ -249,7 +249,7 @@ class _Search:
             if root == "torch" and path.suffix == ".py":
                 stems[root, path.parent / PYTHON_CACHE].add(path.stem)
         for (root, folder), names in stems.items():
-            for name in folder_names(self._path((root, folder))):
+            for name in names_in(self._path((root, folder))):
                 if name.endswith(".pyc") and name.partition(".")[0] in names:
                     self.found.gone.add((root, folder / name))
 

@@ -9,18 +9,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from bundler.digest import Blob, Digest, digest_of
+from bundler.content import holds
+from bundler.digest import Blob, Digest
+from bundler.environment import TRUE
 from bundler.errors import FormatError, TargetError, shown
+from bundler.folders import STAGING
 from bundler.layouts.placement import Absent, File, Link, Placement, Sealed, Text
 from bundler.moves import Move, moves_of
 from bundler.names import folders_above
+from bundler.permission import told
 from bundler.progress import Progress
-from bundler.whole_file import told
 
 Edited = Callable[[PurePosixPath, Blob], bool]
 """Whether a file below the root, which is not that blob, may be one that the user has edited."""
-_STAGED = ".locks"
-"""What is below is removed after the work: `place.STAGING`."""
 Trusted = Callable[[PurePosixPath, Blob, int], bool]
 """Whether a path below the root held a blob when its time of change (ns) was this one."""
 
@@ -89,7 +90,7 @@ class Survey:
 def links_wanted() -> bool:
     """Whether links may be made at all: huggingface_hub/constants.py has the variable."""
     disabled = os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper()
-    return disabled not in {"1", "ON", "YES", "TRUE"}
+    return disabled not in TRUE
 
 
 def can_link(root: Path, links: bool) -> Callable[[PurePosixPath], bool]:
@@ -185,7 +186,7 @@ def without_contradictions(placements: Iterable[Placement]) -> list[Placement]:
         if isinstance(placement, Sealed):
             sealed.append(placement)
             continue
-        if placement.path.parts[0] == _STAGED:
+        if placement.path.parts[0] == STAGING.parts[0]:
             raise FormatError(
                 f"the bundle puts something at {shown(placement.path)}, which is ours"
             )
@@ -256,11 +257,10 @@ def _present_files(
     total = sum(file.blob.size for file in doubtful)
     with progress.start("checking what is there", total) as meter:
         for file, mtime_ns in doubtful.items():
-            with open(root / file.path, "rb", buffering=0) as content:
-                if digest_of(content, meter.add) == file.blob.digest:
-                    present[file.path] = mtime_ns
-                else:
-                    others.append(file)
+            if holds(root / file.path, file.blob, meter.add):
+                present[file.path] = mtime_ns
+            else:
+                others.append(file)
     kept = frozenset(file.path for file in others if edited(file.path, file.blob))
     in_the_way = [f.path for f in others if not f.by_content and f.path not in kept]
     if in_the_way:
@@ -298,10 +298,7 @@ def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
         if path.is_dir() and path.resolve() != (root / link.target).resolve():
             raise TargetError(f"{path} is a link to another folder: move it away")
         return path.is_dir()
-    if not path.is_file() or path.stat().st_size != blob.size:
-        return False
-    with open(path, "rb", buffering=0) as content:
-        return digest_of(content, lambda _: None) == blob.digest
+    return path.is_file() and holds(path, blob)
 
 
 def _missing_texts(root: Path, texts: Iterable[Text]) -> Iterator[Text]:

@@ -14,7 +14,7 @@ from bundler.progress import Progress, Silent
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class BadMember:
     """One bad member of a bundle, and the files of models that it is."""
 
     member: str
@@ -29,7 +29,7 @@ class Verification:
     digest: Digest
     checked: int
     size: int
-    faults: tuple[Fault, ...]
+    faults: tuple[BadMember, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
@@ -67,7 +67,7 @@ def verify(
             reader.check_end()
         except DamagedError as error:
             # What was copied of it is worth knowing: read without the table, as far as it goes.
-            faults.append(Fault("the bundle as a whole", str(error)))
+            faults.append(BadMember("the bundle as a whole", str(error)))
             straight = True
         checked = size = 0
         total = sum(blob.size for blob in reader.manifest.blobs())
@@ -81,8 +81,8 @@ def verify(
                             checked, size = checked + 1, size + member.blob.size
                         except DamagedError as error:
                             bad = tuple(files[member.blob.digest])
-                            faults.append(Fault(member.name, str(error), bad))
+                            faults.append(BadMember(member.name, str(error), bad))
             except DamagedError as error:
                 if not faults:
-                    faults.append(Fault("the bundle as a whole", str(error)))
+                    faults.append(BadMember("the bundle as a whole", str(error)))
         return Verification(reader.digest, checked, size, tuple(faults))

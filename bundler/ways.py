@@ -14,6 +14,7 @@ from bundler.catalogues import catalogue
 from bundler.checking import CheckedModel
 from bundler.checks import Found
 from bundler.completeness import MODULES
+from bundler.disk import start_of
 from bundler.environment import Roots
 from bundler.lookups import FacePack, HubCode, Lookup, PlainPath, Repository, lookups
 from bundler.remote import SMALL
@@ -168,7 +169,6 @@ def _document(found: Found, path: str) -> dict[str, Any]:
 def _content(found: Found, path: str) -> Any:
     """What a file of JSON says; None if it is not there, or is none."""
     try:
-        with open(found.files[path], "rb") as file:
-            return json.loads(file.read(SMALL))
+        return json.loads(start_of(found.files[path], SMALL))
     except (KeyError, OSError, ValueError, RecursionError):
         return None

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what it means when the file system refuses."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from bundler.errors import TargetError
 from bundler.lock import take_lock
-from bundler.permission import refusal
+from bundler.permission import told
 
 
 @contextmanager
@@ -71,28 +71,3 @@ def write_text(path: Path, content: str, option: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path, wait=True) as file:
             file.write(os.fsencode(content))
-
-
-@contextmanager
-def told(where: Path, option: str) -> Iterator[None]:
-    """Turn a refusal of the file system at or below `where` into a TargetError.
-
-    `option` is what the user can name another place with.
-    """
-    try:
-        yield
-    except OSError as error:
-        named = isinstance(error.filename, str) and Path(error.filename).is_absolute()
-        place = Path(error.filename) if named else where
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = f"no space left for {where}: free some, or choose another place with {option}"
-        elif error.errno == errno.EFBIG:
-            message = (
-                f"{where} would be larger than its file system can hold (FAT: 4 GiB): "
-                f"choose another place with {option}"
-            )
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            message = refusal(place, option)
-        else:
-            message = f"cannot write {place}: {error.strerror}; choose another place with {option}"
-        raise TargetError(message) from None

@@ -388,6 +388,20 @@ def test_a_read_only_disk_is_told_and_a_complete_cache_on_it_is_enough(
     assert tree(disk) == before
 
 
+def test_what_may_not_be_read_is_told_like_any_other_fault(machine: Machine) -> None:
+    assert machine.user(4001).unpack("tiny").code == 0
+    (link,) = machine.hub.rglob("snapshots/*/config.json")
+    content = link.read_bytes()
+    link.unlink()
+    link.write_bytes(content)
+    link.chmod(0o600)
+    ran = machine.user(4009, member=False).run("verify", "--root", machine.root)
+    assert ran.code == 4
+    fault, summary = ran.err.splitlines()
+    assert f"{link} of org/tiny is unreadable: " in fault
+    assert "1 fault in what is installed" in summary
+
+
 class TestWithoutLinks:
     """File systems that hold none: FAT, exFAT, some on a network."""
 

@@ -83,7 +83,7 @@ class Found:
         if size is not None and size != state.st_size:
             plainly = plainly or f"has {state.st_size:,} bytes instead of {size:,}"
         if plainly is not None:
-            self.damaged(f"{path} {plainly}", f"{AGAIN}, after rm {word(os.path.realpath(path))}")
+            self.damaged(f"{path} {plainly}", again_without(os.path.realpath(path)))
 
     def missing(self, text: str, cure: str) -> None:
         """Note that something is not there."""
@@ -106,6 +106,11 @@ class Found:
         else:
             cure = f"sudo chmod a+r {word(real)}"
         self.hindered(f"{path} cannot be read", cure)
+
+
+def again_without(path: os.PathLike[str] | str) -> str:
+    """The cure for what was here as a whole once, with `path`, a file or a folder, in the way."""
+    return f"{AGAIN}, after rm {'-r ' if os.path.isdir(path) else ''}{word(path)}"
 
 
 def word(text: os.PathLike[str] | str) -> str:

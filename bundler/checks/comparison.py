@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bundler.checks import AGAIN, Found, word
+from bundler.checks import AGAIN, Found, again_without
 from bundler.content import Promise, differs
+from bundler.parallel import Count, each_in_threads
 from bundler.progress import Progress
 
 
-def compare(models: Sequence[Found], jobs: int, progress: Progress) -> None:
+def compare(models: Sequence[Found], jobs: int | None, progress: Progress) -> None:
     """Read all files whose hash is known, each content once, and note those that differ.
 
-    `jobs`: how many threads do it.
+    `jobs`: how many threads do it, as in `each_in_threads`.
     """
     work: dict[tuple[str, Promise], list[tuple[Found, str]]] = {}
     for found in models:
@@ -31,10 +31,10 @@ def compare(models: Sequence[Found], jobs: int, progress: Progress) -> None:
     total = sum(found.sizes[inner] for (found, inner), *_ in work.values())
     with progress.start("comparing", total) as meter:
 
-        def one(item: tuple[str, Promise]) -> None:
+        def compare_one(item: tuple[str, Promise], count: Count) -> None:
             place, promise = item
             try:
-                wrong = differs(Path(place), promise, meter.add)
+                wrong = differs(Path(place), promise, count)
             except OSError as error:
                 for found, inner in work[item]:
                     found.damaged(
@@ -44,8 +44,7 @@ def compare(models: Sequence[Found], jobs: int, progress: Progress) -> None:
             for found, inner in work[item] if wrong else ():
                 found.damaged(
                     f"{inner} of {found.names[0]} holds other bytes than it should",
-                    f"{AGAIN}, after rm {word(place)}",
+                    again_without(place),
                 )
 
-        with ThreadPoolExecutor(jobs, "compare") as pool:
-            list(pool.map(one, work))
+        each_in_threads(work, compare_one, jobs, meter.add)

@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from bundler.checks import AGAIN, Found, word
+from bundler.checks import Found, again_without, word
 from bundler.disk import entries, files_below
 from bundler.environment import Roots
 from bundler.errors import RequestError
@@ -60,7 +60,7 @@ def _explain_absence(found: Found, folder: Path) -> None:
     else:
         found.missing(
             f"{folder} has no models in it, on which insightface fails with a bare AssertionError",
-            f"{AGAIN}, after rm -r {word(folder)}",
+            again_without(folder),
         )
 
 

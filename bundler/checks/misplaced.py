@@ -14,9 +14,10 @@ from pathlib import Path
 from bundler.checks import Found, word
 from bundler.disk import entries
 from bundler.environment import Roots
+from bundler.layouts.hf_cache import repository_name
 from bundler.lookups import Repository
 
-_FOLDER = re.compile(r"(model|dataset|space)s--(?P<name>.+)")
+_FOLDER = re.compile(r"(model|dataset|space)s--.+")
 
 
 def explain_absence(found: Found, folder: Path, wanted: Repository, roots: Roots) -> None:
@@ -41,7 +42,7 @@ def explain_absence(found: Found, folder: Path, wanted: Repository, roots: Roots
         )
     elif other := next(_namesakes(folder, wanted), None):
         found.missing(
-            f"{wanted.name} is not in {hub} under that name, but {_name(other)} is",
+            f"{wanted.name} is not in {hub} under that name, but {repository_name(other.name)} is",
             f"if that is the same, ln -s {word(other.name)} {word(folder)}",
         )
     else:
@@ -71,13 +72,9 @@ def _namesakes(folder: Path, wanted: Repository) -> Iterator[Path]:
     names = {wanted.name.lower().replace("/", "-"), wanted.name.rpartition("/")[2].lower()}
     for other in entries(folder.parent):
         if other.name.startswith(f"{wanted.kind}s--") and os.path.isdir(other / "snapshots"):
-            name = _name(other).lower()
+            name = repository_name(other.name).lower()
             if {name.replace("/", "-"), name.rpartition("/")[2]} & names:
                 yield other
-
-
-def _name(folder: Path) -> str:
-    return folder.name.partition("--")[2].replace("--", "/")
 
 
 def _letters(name: str) -> str:

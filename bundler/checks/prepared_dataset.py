@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bundler.checks import AGAIN, Found, word
+from bundler.checks import Found, again_without
 from bundler.disk import entries, start_of
 from bundler.environment import Roots
 from bundler.lookups import Repository
@@ -54,14 +54,14 @@ def _document(found: Found, path: Path) -> dict[str, Any] | None:
         if isinstance(document, dict) and isinstance(document["splits"], dict):
             return document
     except FileNotFoundError:
-        found.missing(f"{path} is not there", f"{AGAIN}, after rm -r {word(path.parent)}")
+        found.missing(f"{path} is not there", again_without(path.parent))
         return None
     except PermissionError:
         found.closed(path)
         return None
     except (OSError, ValueError, KeyError, RecursionError):
         pass
-    found.damaged(f"{path} is not what it should be", f"{AGAIN}, after rm {word(path)}")
+    found.damaged(f"{path} is not what it should be", again_without(path))
     return None
 
 

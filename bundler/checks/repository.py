@@ -22,8 +22,8 @@ from bundler.digest import SHA1, SHA256
 from bundler.disk import entries, files_below, start_of
 from bundler.environment import Roots
 from bundler.errors import RequestError
-from bundler.hub_cache import LARGEST_LIST, etag_of, listed_size, listing
-from bundler.layouts.hf_cache import repository_folder
+from bundler.hub_cache import LARGEST_LIST, etag_of, listed_files, listed_size
+from bundler.layouts.hf_cache import repository_folder, repository_name
 from bundler.lookups import Repository
 from bundler.names import relative_path
 from bundler.selection import Selection
@@ -51,7 +51,7 @@ def find_repository(wanted: Repository, spec: str, roots: Roots, selection: Sele
     if commit_hash is None:
         return found
     found = Found(spec, (wanted.name, *_other_names(folder)), commit_hash)
-    listed = listing(folder, commit_hash)
+    listed = listed_files(folder, commit_hash)
     content = folder / "snapshots" / commit_hash
     shared = Path(os.path.realpath(roots.hub), "blobs")
     for path in files_below(content):
@@ -146,4 +146,4 @@ def _other_names(folder: Path) -> Iterator[str]:
     real = os.path.realpath(folder)
     for other in (*entries(folder.parent), Path(real)):
         if other != folder and "--" in other.name and os.path.realpath(other) == real:
-            yield other.name.partition("--")[2].replace("--", "/")
+            yield repository_name(other.name)

@@ -10,11 +10,8 @@ import os
 from collections.abc import Mapping
 
 from bundler.checks import Fault, word
-from bundler.environment import Roots
+from bundler.environment import TRUE, Roots
 from bundler.errors import TargetError
-
-_TRUE = {"1", "ON", "YES", "TRUE"}
-"""What huggingface_hub takes for yes, in any case of letters; nothing else."""
 
 
 def shell_faults(
@@ -35,17 +32,17 @@ def shell_faults(
     hub, transformers, own = map(
         value, ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
     )
-    if hub and hub not in _TRUE:
-        beats = ", and beats TRANSFORMERS_OFFLINE=1" if transformers in _TRUE else ""
+    if hub and hub not in TRUE:
+        beats = ", and beats TRANSFORMERS_OFFLINE=1" if transformers in TRUE else ""
         said = word(variables["HF_HUB_OFFLINE"])
         say(f"HF_HUB_OFFLINE={said} means no{beats}", "export HF_HUB_OFFLINE=1")
-    elif not hub and transformers not in _TRUE:
+    elif not hub and transformers not in TRUE:
         say(
             "HF_HUB_OFFLINE is not set in this shell, so libraries ask the network for minutes "
             "before they read the cache",
             "source offline.env, or export HF_HUB_OFFLINE=1",
         )
-    if datasets and own and own not in _TRUE:
+    if datasets and own and own not in TRUE:
         said = word(variables["HF_DATASETS_OFFLINE"])
         say(f"HF_DATASETS_OFFLINE={said} means no", "export HF_DATASETS_OFFLINE=1")
     readers = {"TRANSFORMERS_CACHE": "transformers before 5 looks"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from bundler.checks import AGAIN, Found, word
+from bundler.checks import Found, again_without, word
 from bundler.code import HUBCONF
 from bundler.content import Promise
 from bundler.disk import entries
@@ -77,7 +77,7 @@ def find_code(wanted: HubCode, spec: str, roots: Roots) -> Found:
             )
         return found
     if not os.path.lexists(folder / HUBCONF):
-        found.missing(f"{folder} has no {HUBCONF}", f"{AGAIN}, after rm -r {word(folder)}")
+        found.missing(f"{folder} has no {HUBCONF}", again_without(folder))
         return found
     found = replace(found, folder=folder)
     found.add(HUBCONF, folder / HUBCONF)

@@ -26,6 +26,7 @@ from bundler.manifest import FileEntry, Snapshot
 from bundler.names import relative_path
 
 _TREE_VERSION = 1
+"""Of a list of files; huggingface_hub ignores all others."""
 _KINDS = ("model", "dataset", "space")
 
 
@@ -88,6 +89,11 @@ def repository_folder(kind: str | None, name: str) -> PurePosixPath:
     return relative_path("--".join([f"{kind}s", *parts]))
 
 
+def repository_name(folder: str) -> str:
+    """The id of the repository whose folder is called so."""
+    return folder.partition("--")[2].replace("--", "/")
+
+
 def _etag(entry: FileEntry) -> str:
     return entry.etag or entry.blob.digest.hex
 
@@ -97,7 +103,7 @@ def listing(files: Mapping[str, object]) -> str:
     return json.dumps({"format_version": _TREE_VERSION, "files": files}, sort_keys=True)
 
 
-def listed(text: str) -> dict[str, Any] | None:
+def listed(text: str | bytes) -> dict[str, Any] | None:
     """The files that a listing names, each with what is said of it; None for what is none."""
     try:
         document = json.loads(text)
