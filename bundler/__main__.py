@@ -29,7 +29,9 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        print("bundler: interrupted; the same command goes on from here", file=sys.stderr)
+        goes_on = sys.argv[1:2] in (["pack"], ["unpack"], ["remove"])
+        more = "; the same command goes on from here" if goes_on else ""
+        print(f"bundler: interrupted{more}", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:
         code = 0  # Whoever reads has seen enough.

@@ -250,7 +250,8 @@ class _Audit:
             # To a folder of code that is there no file is added.
             in_the_way = self._path((place[0], PurePosixPath(*place[1].parts[:2])))
         command += f" with the bundle {bundle}"
-        mend = f"remove {in_the_way}, then {command}" if in_the_way else command
+        command += ", to the same place" if self._roots.named else ""
+        mend = f"rm -r {quote(str(in_the_way))}, then {command}" if in_the_way else command
         return InstalledFault(path, problem, tuple(specs), mend)
 
 

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
 from itertools import count
 from pathlib import Path, PurePosixPath
 
@@ -146,15 +145,10 @@ def _step(root: Path, path: PurePosixPath) -> int:
 
 def _whole_folders(root: Path, gone: Set[PurePosixPath]) -> set[PurePosixPath]:
     """The highest folders below `root` that hold nothing but what goes."""
-
-    @cache
-    def goes(folder: PurePosixPath) -> bool:
+    going: set[PurePosixPath] = set()
+    for folder in sorted(folders_above(gone), key=lambda path: len(path.parts), reverse=True):
         with os.scandir(root / folder) as entries:
-            return all(
-                folder / entry.name in gone
-                or (entry.is_dir(follow_symlinks=False) and goes(folder / entry.name))
-                for entry in entries
-            )
-
-    going = {folder for folder in folders_above(gone) if goes(folder)}
+            paths = [folder / entry.name for entry in entries]
+        if all(path in gone or path in going for path in paths):
+            going.add(folder)
     return {folder for folder in going if going.isdisjoint(folder.parents)}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bundler.audit import InstalledFault, InstalledVerification
 from bundler.errors import amount
 from bundler.inventory import Inventory
+from bundler.receipt import key_of
 from bundler.removal import Removal
 from bundler.report import counted, printable, table
 
@@ -64,9 +65,11 @@ def verified(result: InstalledVerification) -> Iterator[str]:
 
 def removed(removal: Removal, *, done: bool) -> Iterator[str]:
     """What a removal did (`done`) or would do."""
-    for _, model in removal.models:
+    verb = "is removed" if done else "would be removed"
+    for key, model in {key_of(model): model for _, model in removal.models}.items():
         commit = f" ({model.commit_hash[:12]})" if model.commit_hash else ""
-        yield printable(f"{model.spec}{commit} {'is removed' if done else 'would be removed'}")
+        stays = "stays: another bundle has it too"
+        yield printable(f"{model.spec}{commit} {stays if key in removal.staying else verb}")
     kept = list(removal.kept.items())
     for path, reason in kept[:_SHOWN]:
         yield printable(f"note: {path} stays: {reason}")

@@ -98,7 +98,7 @@ def load_models(
     A process that never ends is waited for; it ends with this one at the latest. No other thread
     may be running. Raises RequestError if `python` cannot be run.
     """
-    python = _found(sys.executable if python is None else python)
+    python = program_path(sys.executable if python is None else python)
     environ = offline(os.environ, check.roots)
     if not trust_code:
         environ = {**environ, _ONLY_TENSORS: "1"}
@@ -119,8 +119,11 @@ def load_models(
             yield loaded
 
 
-def _found(python: str) -> str:
-    """The absolute path of a program: the process is started in another folder."""
+def program_path(python: str) -> str:
+    """The absolute path of a program: processes are started in other folders.
+
+    Raises RequestError if there is none.
+    """
     path = shutil.which(python)
     if path is None:
         raise RequestError(f"there is no program {shown(python)}: --python wants a Python's path")

@@ -15,9 +15,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from bundler.disk import existing
+from bundler.disk import existing, start_of
 from bundler.environment import HIDING, Roots
 from bundler.permission import told
+
+_LARGEST = 1 << 20
+"""Bytes of a dataset_info.json that is looked into."""
 
 
 def with_own_places(roots: Roots) -> Roots:
@@ -91,7 +94,7 @@ def _prepared(datasets: Path) -> Iterator[Path]:
     """
     for folder in datasets.glob("*"):
         with suppress(StopIteration, OSError, ValueError, AttributeError):
-            info = json.loads(next(folder.glob("*/*/*/dataset_info.json")).read_bytes())
+            info = json.loads(start_of(next(folder.glob("*/*/*/dataset_info.json")), _LARGEST))
             if info.get("builder_name") != folder.name:
                 yield folder
 

@@ -5,6 +5,7 @@ And so that it can be verified and taken out again, model by model.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundler.digest import Blob, Digest
+from bundler.disk import start_of
 from bundler.errors import TargetError
 from bundler.lock import drop_lock, take_lock
 from bundler.manifest import Snapshot
@@ -24,6 +26,8 @@ from bundler.spec import spec_of
 from bundler.whole_file import write_text
 
 _VERSION = 2
+_LARGEST = 512 << 20
+"""Bytes of a receipt that is read: about a million files."""
 Place = tuple[str, PurePosixPath]
 """A root, by what `Roots.kept_as` gives, and a path below it."""
 Key = tuple[str | None, ...]
@@ -153,22 +157,39 @@ def receipt_path(hf_home: Path, bundle: Digest) -> Path:
     return _folder(hf_home) / f"{bundle.hex}.json"
 
 
-def read_receipts(hf_home: Path) -> Iterator[Receipt]:
-    """Every receipt below `hf_home`; what is none counts as absent. Raises TargetError."""
+def read_receipts(hf_home: Path, *, all_of_them: bool = False) -> Iterator[Receipt]:
+    """Every receipt below `hf_home`; what is none counts as absent.
+
+    So does that of another user which this one may not read, but if `all_of_them` are needed.
+    Raises TargetError.
+    """
     folder = _folder(hf_home)
     try:
         for place in (hf_home, folder.parent, folder):
             if place.exists() and not place.is_dir():
                 raise TargetError(f"{place} is a file where a folder belongs: move it away")
         for path in sorted(folder.glob("*.json")):
-            receipt = _from_json(path.read_bytes())
-            if receipt is not None:
+            receipt = _read(path, all_of_them)
+            # One that was copied to another name is not to count twice.
+            if receipt is not None and receipt.bundle.hex == path.stem:
                 yield receipt
     except OSError as error:
         place = error.filename or folder
         raise TargetError(
             f"cannot read {place}: {error.strerror}; whose it is can open it by chmod a+r"
         ) from None
+
+
+def _read(path: Path, must_read: bool = True) -> Receipt | None:
+    try:
+        return _from_json(start_of(path, _LARGEST))
+    except PermissionError:
+        if must_read:
+            raise
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENXIO, errno.EISDIR):  # No file, whatever it is.
+            raise
+    return None
 
 
 def write_receipt(hf_home: Path, receipt: Receipt) -> None:
@@ -212,7 +233,7 @@ def _changed(hf_home: Path, bundle: Digest) -> Iterator[tuple[Path, Receipt | No
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             take_lock(folder)
-            yield path, _from_json(path.read_bytes()) if path.is_file() else None
+            yield path, _read(path) if path.exists() else None
         except BlockingIOError:
             raise TargetError(
                 f"another bundler is writing to {path.parent}: wait until it is done"
@@ -287,12 +308,12 @@ def _model(record: Any) -> InstalledModel:
         needs=tuple(_text(need) for need in record["needs"]),
         revision=_optional(record["revision"]),
         commit_hash=_optional(record["commit_hash"]),
-        size=int(record["size"]),
+        size=_size(record["size"]),
         files=tuple(
             InstalledFile(
                 _root(file["root"]),
                 relative_path(file["path"]),
-                Blob(Digest.parse(file["digest"]), int(file["size"])),
+                Blob(Digest.parse(file["digest"]), _size(file["size"])),
                 int(file["mtime_ns"]),
                 bool(file["found"]),
             )
@@ -310,6 +331,12 @@ def _pointer(record: Any) -> InstalledPointer:
         _optional(record["text"]),
         _optional(record["before"]),
     )
+
+
+def _size(value: Any) -> int:
+    if int(value) < 0:
+        raise ValueError
+    return int(value)
 
 
 def _text(value: Any) -> str:

@@ -19,6 +19,7 @@ from bundler.permission import told
 from bundler.progress import Progress, Silent
 from bundler.receipt import (
     InstalledModel,
+    Key,
     Receipt,
     drop_models,
     key_of,
@@ -45,6 +46,8 @@ class Removal:
     """Bytes."""
     kept: Mapping[Path, str]
     """What bundler put there and is left all the same, with the reason."""
+    staying: frozenset[Key] = frozenset()
+    """By `key_of`, the models among these that another bundle has brought too."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
@@ -56,6 +59,7 @@ class Removal:
                     "revision": model.revision,
                     "commit_hash": model.commit_hash,
                     "layout": model.layout,
+                    "stays": key_of(model) in self.staying,
                 }
                 for bundle, model in self.models
             ],
@@ -70,8 +74,8 @@ def plan_remove(
 ) -> Removal:
     """What `remove` with the same arguments would do: reads only. Raises as it does."""
     roots = roots or find_roots()
-    chosen, staying = _chosen(names, tuple(read_receipts(roots.hf_home)))
-    return _removal(chosen, _surplus(chosen, staying, roots, progress), roots)
+    chosen, staying = _chosen(names, tuple(read_receipts(roots.hf_home, all_of_them=True)))
+    return _removal(chosen, staying, _surplus(chosen, staying, roots, progress), roots)
 
 
 def remove(
@@ -88,7 +92,7 @@ def remove(
     """
     roots = roots or find_roots()
     remove_empty_folder(roots.hf_home)
-    before = tuple(read_receipts(roots.hf_home))
+    before = tuple(read_receipts(roots.hf_home, all_of_them=True))
     _chosen(names, before)  # Raises before anything is locked.
     with ExitStack() as stack:
         clearings = {
@@ -97,10 +101,10 @@ def remove(
             if roots.kept_at(kept).is_dir()
         }
         # Again, now that nobody else writes there.
-        receipts = tuple(read_receipts(roots.hf_home))
+        receipts = tuple(read_receipts(roots.hf_home, all_of_them=True))
         chosen, staying = _chosen(names, receipts)
         found = _surplus(chosen, staying, roots, progress)
-        removal = _removal(chosen, found, roots)
+        removal = _removal(chosen, staying, found, roots)
         for kept, work in _by_root(chosen, found).items():
             if kept in clearings:
                 clearings[kept].clear(work)
@@ -131,9 +135,12 @@ def _surplus(
         return surplus(models, staying, roots, progress or Silent())
 
 
-def _removal(chosen: Sequence[Installed], found: Surplus, roots: Roots) -> Removal:
+def _removal(
+    chosen: Sequence[Installed], staying: Sequence[InstalledModel], found: Surplus, roots: Roots
+) -> Removal:
     kept = {roots.kept_at(root) / path: why for (root, path), why in sorted(found.kept.items())}
-    return Removal(tuple(chosen), len(found.gone), found.freed, kept)
+    both = {key_of(model) for _, model in chosen} & {*map(key_of, staying)}
+    return Removal(tuple(chosen), len(found.gone), found.freed, kept, frozenset(both))
 
 
 def _by_root(chosen: Sequence[Installed], found: Surplus) -> dict[str, Work]:

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -70,4 +70,7 @@ def write_text(path: Path, content: str, option: str) -> None:
     with told(path.parent, option):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path, wait=True) as file:
+            with suppress(FileNotFoundError):
+                # Whoever could read what stood there can still.
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
             file.write(os.fsencode(content))

@@ -137,7 +137,7 @@ class TestFormat:
 def test_a_name_that_its_reader_would_not_take_is_told_before_anything_is_written(
     form: EnvFormat, dry_run: bool, model: Path, tmp_path: Path
 ) -> None:
-    options = ["--env-format", form.value, *["--dry-run"] * dry_run]
+    options = ["--env", "offline.env", "--env-format", form.value, *["--dry-run"] * dry_run]
     ran = run("unpack", model, *options, home=tmp_path)
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert f"--env offline{ENDINGS[form]}" in ran.err
@@ -304,3 +304,13 @@ def test_what_says_the_same_is_not_written_again(tmp_path: Path) -> None:
         state = (tmp_path / "offline.env").stat()
         states.append((state.st_ino, state.st_mtime_ns))
     assert states[0] == states[1]
+
+
+def test_each_form_has_a_name_of_its_own(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "a.tar.zst", {"acme/tiny": {"config.json": b"{}"}})
+    for form in EnvFormat:
+        ran = run("unpack", "a.tar.zst", "--root", "m", "--env-format", form.value, home=tmp_path)
+        assert (ran.code, ran.err) == (0, "")
+        assert "led to other places before" not in ran.out
+    written = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert len(written - {"a.tar.zst"}) == len(EnvFormat)

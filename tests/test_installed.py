@@ -193,3 +193,17 @@ def test_caches_that_moved_with_their_receipts_are_whole(bundle: Path, tmp_path:
     shutil.move(tmp_path / "old", tmp_path / "new")
     (item,) = document(tmp_path / "new")["bundles"]
     assert [model["whole"] for model in item["models"]] == [True, True]
+
+
+def test_a_model_of_two_bundles_stays_when_one_of_them_goes(tmp_path: Path) -> None:
+    files = {"config.json": b"{}"}
+    make_bundle(tmp_path / "a.tar.zst", {"org/tiny": files})
+    make_bundle(tmp_path / "b.tar.zst", {"org/tiny": files, "org/other": files})
+    for name in ("a.tar.zst", "b.tar.zst"):
+        assert run("unpack", name, "--root", "root", home=tmp_path).code == 0
+    bundle = bundler.inspect(tmp_path / "b.tar.zst").digest
+    for dry, verb in ((["--dry-run"], "would be removed"), ([], "is removed")):
+        ran = run("remove", bundle, "--root", "root", *dry, home=tmp_path)
+        tiny, other = sorted(line for line in ran.out.splitlines() if line.startswith("org/"))[::-1]
+        assert (ran.code, "stays: another bundle has it too" in tiny) == (0, True)
+        assert other.endswith(verb)

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -296,3 +297,36 @@ def strings(value: object) -> list[str]:
     if isinstance(value, list):
         return [text for item in value for text in strings(item)]
     return [value] if isinstance(value, str) else []
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+NO_RECEIPTS: dict[str, Callable[[Path], object]] = {
+    "a pipe": fifo,
+    "a folder": folder,
+    "a negative size": lambda path: path.write_text(
+        path.read_text().replace('"size": 2', '"size": -2')
+    ),
+    "one under the name of another": lambda path: path.rename(path.with_name("0" * 64 + ".json")),
+}
+
+
+@pytest.mark.parametrize("kind", NO_RECEIPTS)
+def test_what_stands_for_a_receipt_and_is_none_counts_as_absent(kind: str, tmp_path: Path) -> None:
+    bundle = tmp_path / "a.tar.zst"
+    make_bundle(bundle, {"org/tiny": {"config.json": b"{}"}})
+    unpack_below(tmp_path / "root", bundle)
+    home = tmp_path / "root" / "huggingface"
+    (receipt,) = read_receipts(home)
+    NO_RECEIPTS[kind](receipt_path(home, receipt.bundle))
+    assert list(read_receipts(home)) == []
+    told = run("installed", "--root", "root", home=tmp_path)
+    assert (told.code, "has installed nothing" in told.out) == (0, True)

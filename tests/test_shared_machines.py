@@ -243,17 +243,30 @@ class TestAGroup:
         assert (ran.code, len(ran.err.splitlines())) == (6, 1)
         assert "sudo -u '#4001'" in ran.err
 
-    def test_who_cannot_read_the_receipt_of_another_is_told_whose_turn_it_is(
+    def test_a_private_receipt_of_another_is_in_the_way_of_removals_alone(
         self, machine: Machine
     ) -> None:
         assert machine.user(4001).unpack("tiny").code == 0
         (receipt,) = machine.root.rglob("receipts/*.json")
         receipt.chmod(0o600)
-        ran = machine.user(4002).unpack("other")
+        second = machine.user(4002)
+        assert second.unpack("other").code == 0
+        # What the first one needs is not known.
+        ran = second.run("remove", "org/other", "--root", machine.root)
         assert (ran.code, len(ran.err.splitlines())) == (6, 1)
         assert f"cannot read {receipt}" in ran.err
-        receipt.chmod(0o664)
-        assert machine.user(4002).unpack("other").code == 0
+        assert "chmod a+r" in ran.err
+
+    def test_an_environment_file_stays_readable_to_those_who_could_read_it(
+        self, machine: Machine
+    ) -> None:
+        user, env = machine.user(4001), machine.root / "offline.env"
+        assert user.unpack("tiny", "--env", env).code == 0
+        private = machine.user(4001, umask=0o077)
+        elsewhere = ("--torch-home", machine.root / "other")
+        assert private.unpack("other", "--env", env, *elsewhere).code == 0
+        assert str(machine.root / "other") in env.read_text()
+        assert env.stat().st_mode & 0o777 == 0o664
 
 
 class TestThoseWhoMayNotWrite:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -282,8 +283,8 @@ class TestFaults:
         assert str(digest) in mend
         plain = f"--checkpoints {root / 'checkpoints'}"
         assert (plain in mend) == path.startswith("checkpoints/")
-        if mend.startswith("remove "):
-            in_the_way = Path(mend.removeprefix("remove ").partition(", then ")[0])
+        if mend.startswith("rm -r "):
+            in_the_way = Path(shlex.split(mend.partition(", then ")[0])[-1])
             assert in_the_way in (root / path, *(root / path).parents)
             if in_the_way.is_dir() and not in_the_way.is_symlink():
                 shutil.rmtree(in_the_way)

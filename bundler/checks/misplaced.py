@@ -45,6 +45,11 @@ def explain_absence(found: Found, folder: Path, wanted: Repository, roots: Roots
             f"{wanted.name} is not in {hub} under that name, but {repository_name(other.name)} is",
             f"if that is the same, ln -s {word(other.name)} {word(folder)}",
         )
+    elif not os.path.isdir(hub):
+        found.missing(
+            f"{wanted.name} is looked for in {hub}, which is not there",
+            f"name the --root that its bundle was unpacked to; else {found.bring}",
+        )
     else:
         found.missing(f"{wanted.name} is not in {hub}", found.bring)
 

@@ -40,7 +40,9 @@ def find_repository(wanted: Repository, spec: str, roots: Roots, selection: Sele
         folder = roots.hub / repository_folder(wanted.kind, wanted.name)
         revision = relative_path(wanted.revision or "main")
     except ValueError as error:
-        raise RequestError(str(error)) from None
+        is_path = spec.startswith((".", "/", "~"))
+        hint = f"; for a folder, say file:{spec}" if is_path else ""
+        raise RequestError(f"{error}{hint}") from None
     if not os.path.isdir(folder):
         explain_absence(found, folder, wanted, roots)
         return found

@@ -6,6 +6,7 @@ One module for each command, by its name.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -34,10 +35,17 @@ app = typer.Typer(
 )
 _EPILOG = "Exit codes: " + " · ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
 
-for _command in (pack, unpack, check, env, inspect, verify, installed, remove, store):
-    app.command(epilog=_EPILOG)(_command)
-# What follows the command's name is the command's, options too.
-app.command("run", epilog=_EPILOG, context_settings={"allow_interspersed_args": False})(run_command)
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    pack, unpack, check, run_command, env, inspect, verify, installed, remove, store
+)  # fmt: skip
+for _command in _COMMANDS:
+    _is_run = _command is run_command
+    app.command(
+        "run" if _is_run else _command.__name__,
+        epilog=_EPILOG,
+        # What follows the command's name is the command's, options too.
+        context_settings={"allow_interspersed_args": False} if _is_run else None,
+    )(_command)
 
 
 def _version(wanted: bool) -> None:

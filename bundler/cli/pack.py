@@ -237,6 +237,10 @@ def pack(
         return
     if output == "-" and check_load:
         raise RequestError("--check-load needs a bundle to read: name a file with -o")
+    if check_load and python is not None:
+        from bundler.loading import program_path
+
+        program_path(python)  # Raises now, not when all is packed.
     if output == "-" and json_:
         raise RequestError("--json and -o - both want standard output: name a file with -o")
     replaced = output != "-" and Path(output).is_file()

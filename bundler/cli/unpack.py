@@ -25,7 +25,7 @@ from bundler.cli.options import (
     source,
 )
 from bundler.cli.output import Bars, print_json
-from bundler.env_file import ENV_FILE
+from bundler.env_file import ENV_FILE, ENV_FILES
 from bundler.sharing import LinkMode
 from bundler.shells import EnvFormat
 
@@ -61,13 +61,14 @@ def unpack(
         ),
     ] = None,
     env: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             metavar="FILE",
-            help="The file to source afterwards.",
+            help=f"The file to source afterwards; by default {ENV_FILE}, or docker.env and so on, "
+            "by --env-format.",
             envvar="BUNDLER_ENV",
         ),
-    ] = Path(ENV_FILE),
+    ] = None,
     keep_refs: Annotated[
         bool,
         typer.Option(
@@ -103,7 +104,7 @@ def unpack(
         "roots": roots,
         "only": only or (),
         "checkpoints": checkpoints is not None,
-        "env": env,
+        "env": env or ENV_FILES[env_format],
         "env_format": env_format,
         "digest": parsed_digest(digest),
         "link_mode": link_mode,
