@@ -177,10 +177,13 @@ def _relay(client: socket.socket, upstream: socket.socket) -> None:
         while selector.get_map():
             for key, _ in selector.select():
                 source, sink = key.data
-                if received := source.recv(64 * 1024):
-                    sink.sendall(received)
-                else:
-                    selector.unregister(source)
+                # A side that hears no more may have said something that is still under way.
+                with contextlib.suppress(OSError):
+                    if received := source.recv(64 * 1024):
+                        sink.sendall(received)
+                        continue
+                selector.unregister(source)
+                with contextlib.suppress(OSError):
                     sink.shutdown(socket.SHUT_WR)
 
 
