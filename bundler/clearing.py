@@ -73,7 +73,8 @@ class Clearing:
                     steps[_step(self.root, path)].append(path)
             for path, text in work.texts.items():
                 draft = next(drafts)
-                self._write(draft, text)
+                with self._folders.new_file(draft) as file:
+                    file.write(text.encode())
                 self._folders.rename(draft, path)
             self._remove(steps[_REF])
             for path, text in work.links.items():
@@ -89,17 +90,6 @@ class Clearing:
             self._empty_staging()
             self._remove_empty(work)
             self._folders.sync()
-
-    def _write(self, path: PurePosixPath, text: str) -> None:
-        parent = self._folders.handle(path.parent)
-
-        def opener(name: str, flags: int) -> int:
-            return os.open(name, flags | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=parent)
-
-        with open(path.name, "wb", opener=opener) as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
 
     def _remove(self, paths: Iterable[PurePosixPath]) -> None:
         for path in paths:

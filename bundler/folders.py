@@ -6,8 +6,10 @@ import errno
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from bundler.errors import TargetError
 from bundler.lock import drop_lock, take_lock
@@ -97,6 +99,19 @@ class Folders:
             os.close(self._open.popitem(last=False)[1])
         self._open[folder] = handle
         return handle
+
+    @contextmanager
+    def new_file(self, path: PurePosixPath) -> Iterator[BinaryIO]:
+        """A file to write at `path`, where nothing may be; on disk when the block ends."""
+        parent = self.handle(path.parent)
+
+        def opener(name: str, flags: int) -> int:
+            return os.open(name, flags | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=parent)
+
+        with open(path.name, "wb", opener=opener) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
 
     def rename(self, source: PurePosixPath, target: PurePosixPath) -> None:
         """Put what stands at `source` in the place of `target`, atomically."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -267,7 +267,7 @@ class Target:
             parent = self._folders.handle((_TREE / link.path).parent)
             os.symlink(link.text, link.path.name, dir_fd=parent)
         for text in work.texts:
-            with self._new(_TREE / text.path) as draft:
+            with self._folders.new_file(_TREE / text.path) as draft:
                 draft.write(text.content.encode())
         moved: dict[PurePosixPath, None] = {}
         steps = []
@@ -287,7 +287,7 @@ class Target:
             return
         cloned = self._shared.get(file.blob.digest)
         if not is_last and cloned is not False:
-            with self.open(file.blob) as source, self._new(path) as copy:
+            with self.open(file.blob) as source, self._folders.new_file(path) as copy:
                 if not (cloned and clone(source, copy)):
                     shutil.copyfileobj(source, copy, COPY_SIZE)
                 time = os.fstat(source.fileno()).st_mtime_ns
@@ -316,19 +316,6 @@ class Target:
         for path in paths:
             self._folders.rename(_TREE / path, path)
         self._folders.sync()
-
-    @contextmanager
-    def _new(self, path: PurePosixPath) -> Iterator[BinaryIO]:
-        """A new file below the root, on disk when the block ends."""
-        parent = self._folders.handle(path.parent)
-
-        def opener(name: str, flags: int) -> int:
-            return os.open(name, flags | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=parent)
-
-        with open(path.name, "wb", opener=opener) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
 
     def _opener(self, name: str, flags: int) -> int:
         return os.open(name, flags | os.O_NOFOLLOW, 0o666, dir_fd=self._blobs)
