@@ -22,7 +22,7 @@ from bundler.catalogues import catalogue
 from bundler.code import HUBCONF
 from bundler.completeness import absent_shards
 from bundler.digest import SHA1, SHA256, Digest
-from bundler.disk import entries, files_below, start_of
+from bundler.disk import PYTHON_CACHE, entries, files_below, start_of
 from bundler.environment import Roots
 from bundler.errors import BundlerError, DamagedError, RequestError, UnavailableError
 from bundler.hub_cache import LARGEST_LIST, etag_of, listed_files, listed_size
@@ -287,7 +287,7 @@ def _file(path: Path, inner: str, listed: Mapping[str, Any]) -> RemoteFile:
 
 def _folder(folder: Path) -> tuple[RemoteFile, ...]:
     """The files below a folder, without what Python compiled there. Raises UnavailableError."""
-    found = [path for path in files_below(folder) if "__pycache__" not in path.parts]
+    found = list(files_below(folder, without={PYTHON_CACHE}))
     try:
         return tuple(local_file(p, p.relative_to(folder).as_posix()) for p in sorted(found))
     except (OSError, RequestError) as error:

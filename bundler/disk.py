@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+
+PYTHON_CACHE = "__pycache__"
+"""Where Python keeps what it compiled of the files beside it."""
 
 
 def entries(folder: Path) -> list[Path]:
@@ -25,19 +28,33 @@ def names_in(folder: Path) -> list[str]:
         return []
 
 
-def files_below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path, without: Collection[str] = ()) -> Iterator[Path]:
     """All below a folder that is no folder itself; folders that are only linked to are left out.
 
-    Such links may lead anywhere, and round in circles. What may not be read is left out too.
+    Such links may lead anywhere, and round in circles. So are folders that are called as one of
+    `without`, and what may not be read.
     """
+    return (path for path, is_link in _below(folder, without) if not is_link)
+
+
+def paths_below(folder: Path, without: Collection[str] = ()) -> Iterator[Path]:
+    """The same with links to folders; nothing behind them."""
+    return (path for path, _ in _below(folder, without))
+
+
+def _below(folder: Path, without: Collection[str]) -> Iterator[tuple[Path, bool]]:
+    """What is no folder itself, and whether it is a link to one."""
     todo = [folder]  # Not os.walk, which calls itself for each folder in a folder.
     while todo:
         deeper = []
         for path in entries(todo.pop()):
-            if not os.path.isdir(path):
-                yield path
-            elif not os.path.islink(path):
+            is_folder = os.path.isdir(path)
+            if is_folder and path.name in without:
+                continue
+            if is_folder and not os.path.islink(path):
                 deeper.append(path)
+            else:
+                yield path, is_folder
         todo += reversed(deeper)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from bundler.disk import entries
+from bundler.disk import PYTHON_CACHE, paths_below
 from bundler.receipt import InstalledModel, Place
 
-PYTHON_CACHE = "__pycache__"
-"""Where Python keeps what it compiled of the files beside it."""
 _DEPTHS = {"hf-cache": 3, "torch-hub": 2, "insightface": 2}
 """Parts of the path of such a folder: a snapshot, the code of a repository, a pack."""
 
@@ -31,14 +28,5 @@ def filled_folders(model: InstalledModel) -> set[Place]:
 def places_below(folder: Place, path: Path) -> Iterator[Place]:
     """Every file and link below the folder, which is at `path`; not what Python compiled."""
     root, start = folder
-    todo = [start]  # Not os.walk, which calls itself for each folder in a folder.
-    while todo:
-        above = todo.pop()
-        for entry in entries(path / above.relative_to(start)):
-            is_folder = os.path.isdir(entry)
-            if is_folder and entry.name == PYTHON_CACHE:
-                continue
-            if is_folder and not os.path.islink(entry):
-                todo.append(above / entry.name)
-            else:
-                yield root, above / entry.name
+    for found in paths_below(path, without={PYTHON_CACHE}):
+        yield root, start / found.relative_to(path)

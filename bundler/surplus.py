@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from bundler.content import holds
-from bundler.disk import names_in
+from bundler.disk import PYTHON_CACHE, names_in
 from bundler.environment import Roots
-from bundler.filled import PYTHON_CACHE, places_below
+from bundler.filled import places_below
 from bundler.layouts.hf_cache import listed, listing
 from bundler.progress import Progress
 from bundler.receipt import InstalledFile, InstalledModel, InstalledPointer, Place
