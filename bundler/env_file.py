@@ -98,7 +98,7 @@ def extended_roots(
 
 
 def _kept(path: Path, form: EnvFormat, roots: Roots, written: Collection[str]) -> Roots:
-    before = _read(path, form)
+    before = _places(_text(path), form) if path.exists() else {}
     own = {"hf_home": {"hub", "datasets"}, "torch_home": {"torch"}}
     kept: dict[str, Any] = {
         field: Path(before[variable])
@@ -116,8 +116,10 @@ def write_env_file(path: Path, form: EnvFormat, roots: Roots) -> bool:
     Raises RequestError if `form` cannot carry the roots, and TargetError.
     """
     text = environment_text(form, roots)
-    replaced = path.exists() and _text(path) != text
-    before = _read(path, form)
+    is_there = path.exists()
+    said = _text(path) if is_there else text
+    replaced = said != text
+    before = _places(said, form) if is_there else {}
     if before:
         now = {
             str(roots.hub),
@@ -128,16 +130,14 @@ def write_env_file(path: Path, form: EnvFormat, roots: Roots) -> bool:
         places = (before.get(_VARIABLES[field]) for field in ("hub", "datasets", "torch_home"))
         replaced = any(place and place not in now and entries(Path(place)) for place in places)
     link_datasets(roots)
-    if not path.exists() or _text(path) != text:
+    if said != text or not is_there:
         write_text(path, text, "--env")
     return replaced
 
 
-def _read(path: Path, form: EnvFormat) -> dict[str, str]:
-    """The folders that the file leads to; none if it is not there, or not read back."""
-    if not path.exists():
-        return {}
-    found = read_variables(form, _text(path))
+def _places(text: str, form: EnvFormat) -> dict[str, str]:
+    """The folders that a file of this text leads to; none if it is not read back."""
+    found = read_variables(form, text)
     places = {name: found.get(name, "") for name in _VARIABLES.values()}
     return {n: place for n, place in places.items() if os.path.isabs(place) and "\0" not in place}
 

@@ -26,7 +26,7 @@ from bundler.receipt import (
     read_receipts,
     remove_empty_folder,
 )
-from bundler.spec import Spec, words_for
+from bundler.spec import Naming
 from bundler.surplus import Surplus, surplus
 
 _ID = re.compile(r"(sha256:)?([0-9a-f]{8,64})")
@@ -166,15 +166,12 @@ def _chosen(
     models = [(receipt.bundle, model) for receipt in receipts for model in receipt.models]
     if not models:
         raise RequestError("bundler has installed nothing here: name another place with --root")
-    numbers: dict[str, set[int]] = defaultdict(set)
-    for number, (_, model) in enumerate(models):
-        for word in (*words_for(model), *model.names):
-            numbers[word].add(number)
+    naming = Naming([model for _, model in models])
     wanted: set[int] = set()
     faults: list[BundlerError] = []
     for text in [names] if isinstance(names, str) else names:
         try:
-            wanted |= _of_bundle(text, models) or _named(text, models, numbers)
+            wanted |= _of_bundle(text, models) or _named(text, models, naming)
         except RequestError as error:
             faults.append(error)
     if faults:
@@ -182,7 +179,7 @@ def _chosen(
     staying = [number for number in range(len(models)) if number not in wanted]
     for number in staying:
         for need in models[number][1].needs:
-            meant = numbers.get(str(Spec.parse(need)), set())
+            meant = naming.asked(need)
             if meant and meant <= wanted:
                 raise RequestError(
                     f"{need} is needed by {models[number][1].spec}, which stays: name both"
@@ -201,11 +198,9 @@ def _of_bundle(text: str, models: Sequence[Installed]) -> set[int]:
     return {number for number, (bundle, _) in enumerate(models) if bundle in bundles}
 
 
-def _named(text: str, models: Sequence[Installed], numbers: Mapping[str, set[int]]) -> set[int]:
-    """The numbers of the models that a spec asks for, in whatever bundle."""
-    spec = Spec.parse(text)
-    found = numbers.get(text, set()) | numbers.get(str(spec), set())
-    found |= numbers.get(str(spec.told), set())
+def _named(text: str, models: Sequence[Installed], naming: Naming) -> set[int]:
+    """The numbers of the models that a spec or a name means, in whatever bundle."""
+    found = naming.asked(text) | naming.called(text)
     if not found:
         known = [*(model.spec for _, model in models), *(str(bundle) for bundle, _ in models)]
         raise RequestError(f"{text} is not installed ({nearest(text, known)})")

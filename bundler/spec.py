@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Protocol
@@ -76,6 +77,28 @@ def words_for(snapshot: Named) -> Iterator[str]:
         yield spec
         yield f"{spec}@{snapshot.revision}"
         yield f"{spec}@{snapshot.commit_hash}"
+
+
+class Naming:
+    """Which of some models the words of users mean, by their numbers."""
+
+    def __init__(self, models: Sequence[Named]) -> None:
+        self._by_spec: dict[str, set[int]] = defaultdict(set)
+        self._by_name: dict[str, set[int]] = defaultdict(set)
+        for number, model in enumerate(models):
+            for spec in words_for(model):
+                self._by_spec[spec].add(number)
+            for name in model.names:
+                self._by_name[name].add(number)
+
+    def asked(self, text: str) -> set[int]:
+        """Those that a spec asks for. Raises RequestError for what is none."""
+        spec = Spec.parse(text)
+        return self._by_spec.get(str(spec), set()) | self._by_spec.get(str(spec.told), set())
+
+    def called(self, text: str) -> set[int]:
+        """Those that have this name, of whatever kind they are."""
+        return self._by_name.get(text, set())
 
 
 def full_spec(source: str, name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from bundler.read_only import with_own_places
 from bundler.sharing import LinkMode
 from bundler.shells import EnvFormat
 from bundler.space import check_space, free_space
-from bundler.spec import Spec, spec_of, words_for
+from bundler.spec import Naming, spec_of
 from bundler.survey import Survey
 
 
@@ -207,16 +206,11 @@ def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:
         only = [only]
     if not only:
         return manifest.snapshots
-    numbers: dict[str, set[int]] = defaultdict(set)
-    for number, snapshot in enumerate(manifest.snapshots):
-        for spec in words_for(snapshot):
-            numbers[spec].add(number)
+    naming = Naming(manifest.snapshots)
     chosen: set[int] = set()
     faults = []
     for text in only:
-        named = _named(text, numbers) or {
-            number for number, s in enumerate(manifest.snapshots) if text in s.names
-        }
+        named = naming.asked(text) or naming.called(text)
         if not named:
             words = _words(manifest)
             said = f"{text} is not in this bundle ({nearest(text, words)})"
@@ -230,18 +224,12 @@ def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:
         for text in set(manifest.snapshots[todo.pop()].needs) - followed:
             followed.add(text)
             try:
-                new = _named(text, numbers) - chosen
+                new = naming.asked(text) - chosen
             except RequestError as error:
                 raise FormatError(f"the manifest of this bundle is refused: {error}") from None
             chosen |= new
             todo += new
     return tuple(manifest.snapshots[number] for number in sorted(chosen))
-
-
-def _named(text: str, numbers: Mapping[str, set[int]]) -> set[int]:
-    """The numbers of the snapshots that a spec asks for."""
-    spec = Spec.parse(text)
-    return numbers.get(str(spec), set()) | numbers.get(str(spec.told), set())
 
 
 def _words(manifest: Manifest) -> list[str]:
