@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-import tarfile
-from collections.abc import Callable, Container, Generator, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
-from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader
+from bundler.digest import COPY_SIZE, Blob, Digest, Readable, Verifier
 from bundler.errors import DamagedError, FormatError, RequestError, TrustError
-from bundler.frames import FrameWriter, SeekableFrames, StreamedFrames, read_exactly
+from bundler.extraction import Extraction, Receiver
+from bundler.frames import (
+    CUT_SHORT,
+    FrameWriter,
+    Output,
+    Piece,
+    StreamedFrames,
+    decompress_each,
+    read_exactly,
+)
 from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
-from bundler.progress import Meter
+from bundler.members import (
+    BLOCK,
+    END,
+    LARGE,
+    MANIFEST_NAME,
+    header_of,
+    members,
+    padding,
+)
+from bundler.parallel import Count
 from bundler.seek_table import FRAME_SIZE, SeekTable, read_seek_table
 
-MANIFEST_NAME = "manifest.json"
-BLOCK = 512
-"""Bytes: the unit of tar."""
-LARGE = 1 << 20
-"""Bytes from which a blob starts a frame of its own."""
-_END = bytes(2 * BLOCK)
-
+PIECE_SIZE = 1 << 20
+"""Bytes of content in the frames of a large blob. They compress as well as larger ones would, and
+what a processor works on stays in its cache."""
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 BundleSource = Path | str | BinaryIO
@@ -30,31 +43,17 @@ BundleSource = Path | str | BinaryIO
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """One blob in the tar. Offsets are in the uncompressed content, in bytes."""
+class Levels:
+    """Of zstd: for blobs from LARGE bytes on, which are weights as a rule, and for what is smaller,
+    which is text."""
 
-    blob: Blob
-    start: int
-    path: PurePosixPath
-    model: str
-    """The file of a snapshot that mentions the blob first."""
-    git_sha1: str | None
-    """Git's name of the content, where an etag states it."""
+    large: int = 1
+    small: int = 6
 
-    @property
-    def what(self) -> str:
-        """For messages."""
-        return f"{self.path} of {self.model}"
-
-    @property
-    def name(self) -> str:
-        """The name in the tar: a digest, so it can never lead anywhere."""
-        return f"blobs/sha256/{self.blob.digest.hex}"
-
-    @property
-    def end(self) -> int:
-        """Where the next member starts."""
-        return self.start + BLOCK + _padded(self.blob.size)
+    @classmethod
+    def all(cls, level: int) -> Levels:
+        """The same for both."""
+        return cls(level, level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +64,20 @@ class Written:
     size: int
 
 
-def members(manifest: Manifest, manifest_size: int) -> Iterator[Member]:
-    """Every member after the manifest, in their order: small blobs, then large ones."""
-    position = BLOCK + _padded(manifest_size)
-    git_names = manifest.git_names()
-    contents = sorted(manifest.contents(), key=lambda content: content[1].blob.size >= LARGE)
-    for snapshot, entry in contents:
-        git_sha1 = git_names.get(entry.blob.digest)
-        member = Member(entry.blob, position, entry.path, snapshot.name, git_sha1)
-        yield member
-        position = member.end
-
-
 def write_bundle(
-    out: BinaryIO,
+    out: Output,
     manifest: Manifest,
     open_blob: Callable[[Blob], BinaryIO],
-    meter: Meter,
+    count: Count,
     *,
-    level: int,
+    levels: Levels = Levels(),
     jobs: int | None = None,
 ) -> Written:
     """Write a bundle of `manifest` to `out`.
 
-    Each blob is taken from `open_blob` and verified on the way. Raises DamagedError if one is not
-    what the manifest says, and FormatError if the manifest could not be read again.
+    Each blob is taken from `open_blob` and verified on the way; `count` is told how many bytes of
+    them are done. Raises DamagedError if one is not what the manifest says, and FormatError if the
+    manifest could not be read again.
     """
     content = manifest.to_bytes()
     if len(content) > MAX_MANIFEST_SIZE:
@@ -98,22 +86,64 @@ def write_bundle(
             "that a bundle may have: pack fewer models into one bundle"
         )
     Manifest.from_bytes(content)  # What cannot be read again is not written.
-    with FrameWriter(out, level, jobs) as frames:
-        frames.write(_header(MANIFEST_NAME, len(content)) + content + _padding(len(content)))
-        frames.cut()
-        for member in members(manifest, len(content)):
-            if member.blob.size >= LARGE:
-                frames.cut()
-            frames.write(_header(member.name, member.blob.size))
-            with open_blob(member.blob) as stream:
-                reader = VerifiedReader(stream, member.blob, member.what, member.git_sha1)
-                while data := reader.read(COPY_SIZE):
-                    frames.write(data)
-                    meter.add(len(data))
-            frames.write(_padding(member.blob.size))
-        frames.write(_END)
-        frames.close()
-        return Written(Digest.of(content), frames.size)
+    frames = FrameWriter(out, jobs)
+    frames.write(_pieces(manifest, content, open_blob, levels), count)
+    return Written(Digest.of(content), frames.size)
+
+
+def _pieces(
+    manifest: Manifest, content: bytes, open_blob: Callable[[Blob], BinaryIO], levels: Levels
+) -> Iterator[Piece]:
+    """What each frame holds: the manifest, then small blobs together, then large ones in pieces."""
+    start = header_of(MANIFEST_NAME, len(content)) + content + padding(len(content))
+    for position in range(0, len(start), FRAME_SIZE):
+        yield Piece(start[position : position + FRAME_SIZE], levels.small, 0)
+    small = _SmallThings(levels.small)
+    for member in members(manifest, len(content)):
+        yield from small.add(member.header)
+        verifier = Verifier(member.blob, member.what, member.git_sha1)
+        is_large = member.blob.size >= LARGE
+        if is_large:
+            # The header goes before, so that no piece of the content is shifted by it.
+            yield from small.cut()
+        with open_blob(member.blob) as file:
+            while verifier.left and (data := file.read(min(PIECE_SIZE, verifier.left))):
+                verifier.update(data)
+                if is_large:
+                    yield Piece(data, levels.large, len(data))
+                else:
+                    yield from small.add(data, len(data))
+        verifier.finish()
+        yield from small.add(padding(member.blob.size))
+    yield from small.add(END)
+    yield from small.cut()
+
+
+class _SmallThings:
+    """Content that shares frames."""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+        self._content = bytearray()
+        self._progress = 0
+
+    def add(self, data: bytes, progress: int = 0) -> Iterator[Piece]:
+        """Append `data`, of which progress tells so many bytes; a piece if that is full."""
+        self._content += data
+        self._progress += progress
+        if len(self._content) >= FRAME_SIZE:
+            yield self._piece(FRAME_SIZE)
+
+    def cut(self) -> Iterator[Piece]:
+        """What is left, as a piece."""
+        if self._content:
+            yield self._piece(len(self._content))
+
+    def _piece(self, size: int) -> Piece:
+        piece = Piece(bytes(self._content[:size]), self._level, self._progress)
+        del self._content[:size]
+        self._progress = 0
+        return piece
 
 
 class BundleReader:
@@ -142,10 +172,10 @@ class BundleReader:
         """Where the members end and the zeros begin."""
 
     def _read_manifest(self) -> bytes:
-        header = read_exactly(self._streamed.open(0, BLOCK), BLOCK)
+        header = read_exactly(self._streamed, BLOCK)
         try:
             size = int(header[124:136].rstrip(b"\0 ") or b"0", 8)
-            if header != _header(MANIFEST_NAME, size):
+            if header != header_of(MANIFEST_NAME, size):
                 raise ValueError
         except ValueError:
             raise FormatError("not a bundle: it does not start with a manifest") from None
@@ -154,9 +184,8 @@ class BundleReader:
                 f"the manifest takes {size:,} bytes, more than the {MAX_MANIFEST_SIZE:,} "
                 "that this bundler reads"
             )
-        content = read_exactly(self._streamed.open(BLOCK, BLOCK + size), size)
-        end = BLOCK + _padded(size)
-        if any(read_exactly(self._streamed.open(BLOCK + size, end), end - BLOCK - size)):
+        content = read_exactly(self._streamed, size)
+        if any(read_exactly(self._streamed, len(padding(size)))):
             raise DamagedError("the bundle holds something else after its manifest")
         self._streamed.finish_frame()
         return content
@@ -171,71 +200,59 @@ class BundleReader:
             self._seek_table()
             self._source.seek(position)
 
-    def blobs(
+    def extract(
         self,
+        receiver: Receiver,
         wanted: Container[Digest] | None = None,
-        jobs: int | None = None,
         *,
+        jobs: int | None = None,
+        count: Count = lambda _: None,
         straight: bool = False,
-    ) -> Generator[tuple[Member, VerifiedReader], None, None]:
-        """Each wanted blob (None: all) with a reader that checks it; in the order of the file.
+    ) -> None:
+        """Give each wanted blob (None: all) to `receiver`, compared with its digest.
 
-        A reader is good until the next one is asked for. A fault is raised by the reader it
-        concerns: asking for the next one after it is allowed, and leads on as far as the file can
-        be read. A file that can seek is read only where needed, a pipe once from start to end, and
-        so is a file if `straight`, which needs no seek table. Raises DamagedError if the file is
-        cut short.
+        A file that can seek is read only where needed, a pipe once from start to end, and so is a
+        file if `straight`, which needs no seek table. `count` is told how many bytes are done.
+        Raises DamagedError if the file as a whole is not as it should be, and what `receiver` does.
         """
         chosen = [m for m in self.members if wanted is None or m.blob.digest in wanted]
-        frames: SeekableFrames | StreamedFrames = self._streamed
-        with ExitStack() as stack:
+        with Extraction(chosen, self._end, receiver) as extraction:
             if self._source.seekable() and not straight:
-                frames = SeekableFrames(self._source, self._seek_table(), jobs)
-                stack.callback(frames.close)
-            yield from self._read(frames, chosen)
-            if wanted is None or frames is self._streamed:
-                self._read_end(frames)
+                spans = [(member.start, member.end) for member in chosen]
+                if wanted is None:
+                    spans.append((self._end, self._end + len(END)))
+                table = self._seek_table()
+                decompress_each(
+                    self._source, table, table.frames_at(spans), extraction.take, extraction.write,
+                    jobs, count,
+                )  # fmt: skip
+            else:
+                self._read_straight(extraction, count)
+
+    def _read_straight(self, extraction: Extraction, count: Count) -> None:
+        """Read on to the end; of a pipe also so that whoever writes into it ends well."""
+        end = self._end + len(END)
+        while True:
+            start = self._streamed.position
+            try:
+                content = self._streamed.read(COPY_SIZE)
+                if not content and start < end:
+                    raise DamagedError(CUT_SHORT)
+            except DamagedError as error:
+                extraction.take(start, end, error)
+                raise
+            if not content:
+                return
+            pieces = extraction.take(start, self._streamed.position, content)
+            extraction.write(pieces, count)
 
     def _seek_table(self) -> SeekTable:
         # Not more frames than a writer that cuts tiny ones would need.
         max_frames = 64 + 2 * len(self.members) + self._end // (FRAME_SIZE // 64)
         table = read_seek_table(self._source, max_frames)
-        if table.content_size != self._end + len(_END):
+        if table.content_size != self._end + len(END):
             raise DamagedError("the seek table and the manifest tell different sizes")
         return table
-
-    def _read_end(self, frames: SeekableFrames | StreamedFrames) -> None:
-        end = self._end
-        if read_exactly(frames.open(end, end + len(_END)), len(_END)) != _END:
-            raise DamagedError("the bundle holds something else where its end is")
-        # A pipe is read to its end also so that whoever writes into it ends well.
-        if frames is self._streamed and self._streamed.drain():
-            raise DamagedError("the bundle holds something after its end")
-
-    @staticmethod
-    def _read(
-        frames: SeekableFrames | StreamedFrames, chosen: list[Member]
-    ) -> Iterator[tuple[Member, VerifiedReader]]:
-        for run in _runs(chosen):
-            stream: Readable | None = None
-            for member in run:
-                stream = stream or frames.open(member.start, run[-1].end)
-                content = _Content(stream, member)
-                yield member, VerifiedReader(content, member.blob, member.what, member.git_sha1)
-                if not content.ended:  # Left early, or damaged: the next one is looked up.
-                    stream = None
-
-
-def _runs(chosen: list[Member]) -> Iterator[list[Member]]:
-    """`chosen` in groups that stand side by side in the file."""
-    run: list[Member] = []
-    for member in chosen:
-        if run and run[-1].end != member.start:
-            yield run
-            run = []
-        run.append(member)
-    if run:
-        yield run
 
 
 @contextmanager
@@ -285,50 +302,3 @@ class _Resumed:
     def read(self, size: int = -1, /) -> bytes:
         start, self._start = self._start, b""
         return start or self._source.read(size)
-
-
-class _Content:
-    """The content of one member; header and padding are compared on the way.
-
-    There is exactly one right header, so links, devices, sparse files, pax records and every other
-    thing that a tar can say need no rules of their own.
-    """
-
-    def __init__(self, run: Readable, member: Member) -> None:
-        self._run = run
-        self._member = member
-        self._left = member.blob.size
-        self._started = False
-        self.ended = False
-
-    def read(self, size: int = -1, /) -> bytes:
-        member = self._member
-        try:
-            if not self._started:
-                self._started = True
-                if read_exactly(self._run, BLOCK) != _header(member.name, member.blob.size):
-                    raise DamagedError("something else stands there")
-            data = self._run.read(size)
-            self._left -= len(data)
-            if self._left == 0 and not self.ended:
-                if any(read_exactly(self._run, len(_padding(member.blob.size)))):
-                    raise DamagedError("something else stands after it")
-                self.ended = True
-        except DamagedError as error:
-            raise DamagedError(f"{member.what} cannot be read: {error}") from None
-        return data
-
-
-def _header(name: str, size: int) -> bytes:
-    """The one header that a member of this name and size has."""
-    member = tarfile.TarInfo(name)
-    member.size = size
-    return member.tobuf(tarfile.GNU_FORMAT, "ascii", "strict")
-
-
-def _padded(size: int) -> int:
-    return size + len(_padding(size))
-
-
-def _padding(size: int) -> bytes:
-    return bytes(-size % BLOCK)

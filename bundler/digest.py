@@ -86,25 +86,57 @@ def digest_of(content: Readable, count: Callable[[int], None]) -> Digest:
     return Digest(sha256.hexdigest())
 
 
+class Verifier:
+    """Tells whether bytes that come by, in their order, are those of one blob.
+
+    `what` names the content in errors. `git_sha1`, git's own name of the content, is compared as
+    well where it is given.
+    """
+
+    __slots__ = ("_blob", "_git_hash", "_git_sha1", "_sha256", "_what", "left")
+
+    def __init__(self, blob: Blob, what: str, git_sha1: str | None = None) -> None:
+        self._blob = blob
+        self._what = what
+        self._sha256 = hashlib.sha256()
+        self._git_sha1 = git_sha1
+        self._git_hash = None if git_sha1 is None else git_hash(blob.size)
+        self.left = blob.size
+        """Bytes that are still to come; below 0 if too many came."""
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take note of the next bytes."""
+        self._sha256.update(data)
+        if self._git_hash is not None:
+            self._git_hash.update(data)
+        self.left -= len(data)
+
+    def finish(self) -> None:
+        """No more bytes come. Raises DamagedError if those that came are not the blob."""
+        if self.left > 0:
+            got = self._blob.size - self.left
+            raise DamagedError(f"{self._what} ends after {got:,} of {self._blob.size:,} bytes")
+        found = self._sha256.hexdigest()
+        if self.left < 0 or found != self._blob.digest.hex:
+            raise DamagedError(
+                f"{self._what} holds other bytes than promised "
+                f"(sha256 {found[:12]}…, not {self._blob.digest.hex[:12]}…)"
+            )
+        if self._git_hash is not None and self._git_hash.hexdigest() != self._git_sha1:
+            raise DamagedError(f"{self._what} is not what its etag {self._git_sha1} says")
+
+
 class VerifiedReader:
     """Read exactly the bytes of one blob; the last of them only if all of them are right.
 
     Never takes more than `blob.size` bytes from `source`. The read that would hand out the last
     byte raises DamagedError instead when the source ended early or the digest differs, so that no
-    reader can finish without having checked. `what` names the content in that error. `git_sha1`,
-    git's own name of the content, is compared as well where it is given.
+    reader can finish without having checked. `what` names the content in that error.
     """
 
-    def __init__(
-        self, source: Readable, blob: Blob, what: str, git_sha1: str | None = None
-    ) -> None:
+    def __init__(self, source: Readable, blob: Blob, what: str) -> None:
         self._source = source
-        self._blob = blob
-        self._what = what
-        self._hash = hashlib.sha256()
-        self._git_sha1 = git_sha1
-        self._git_hash = git_hash(blob.size)
-        self._left = blob.size
+        self._verifier = Verifier(blob, what)
         self._checked = False
 
     def read(self, size: int = -1, /) -> bytes:
@@ -113,22 +145,10 @@ class VerifiedReader:
             return b"".join(iter(lambda: self.read(COPY_SIZE), b""))
         if self._checked:
             return b""
-        wanted = min(size, self._left)
+        wanted = min(size, self._verifier.left)
         data = self._source.read(wanted)
-        self._hash.update(data)
-        if self._git_sha1 is not None:
-            self._git_hash.update(data)
-        self._left -= len(data)
-        if not data and wanted:
-            got = self._blob.size - self._left
-            raise DamagedError(f"{self._what} ends after {got:,} of {self._blob.size:,} bytes")
-        if self._left == 0:
-            if self._hash.hexdigest() != self._blob.digest.hex:
-                raise DamagedError(
-                    f"{self._what} holds other bytes than promised "
-                    f"(sha256 {self._hash.hexdigest()[:12]}…, not {self._blob.digest.hex[:12]}…)"
-                )
-            if self._git_sha1 not in (None, self._git_hash.hexdigest()):
-                raise DamagedError(f"{self._what} is not what its etag {self._git_sha1} says")
+        self._verifier.update(data)
+        if self._verifier.left == 0 or (wanted and not data):
+            self._verifier.finish()
             self._checked = True
         return data

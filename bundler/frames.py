@@ -1,94 +1,87 @@
 """A zstd stream cut into independent frames, with a table at the end that tells where each is.
 
 This is the Zstandard seekable format 0.1.0 (facebook/zstd, contrib/seekable_format) with checksums.
-Any zstd decoder reads it straight through; a reader that has the table starts at any frame, and
-frames are compressed and decompressed in parallel. Offsets without another word are in the
-uncompressed content.
+Any zstd decoder reads it straight through; a reader that has the table starts at any frame.
+
+Several threads work on it, each on one frame at a time from beginning to end, so that the frame
+stays in the cache of one processor. What must be in the order of the frames is done in turns.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol, TypeVar
 
 import zstandard
 
-from bundler.digest import COPY_SIZE, Readable
+from bundler.digest import Readable
 from bundler.errors import DamagedError
-from bundler.parallel import default_jobs
-from bundler.seek_table import FRAME_SIZE, SeekTable, SeekTableWriter
+from bundler.parallel import Count, Turns, default_jobs, each_in_threads
+from bundler.seek_table import SeekTable, SeekTableWriter
 
 MAX_WINDOW = 8 << 20
 """Bytes; what the zstd specification recommends that every decoder supports."""
-DEFAULT_LEVEL = 3
+CUT_SHORT = "the bundle ends too early: it was not copied whole, copy it again"
+T = TypeVar("T")
+
+
+class Output(Protocol):
+    """Where frames go."""
+
+    def write(self, data: bytes, /) -> object:
+        """Append `data`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The content of one frame; at most FRAME_SIZE bytes."""
+
+    content: bytes
+    level: int
+    """Of zstd."""
+    progress: int
+    """How many of the bytes are to be told as done."""
 
 
 class FrameWriter:
-    """Write content as frames to `out`; `close` adds the table.
+    """Writes frames to `out`, and at the end their table. The bytes do not depend on `jobs`."""
 
-    The bytes do not depend on `jobs`.
-    """
-
-    def __init__(self, out: BinaryIO, level: int = DEFAULT_LEVEL, jobs: int | None = None) -> None:
+    def __init__(self, out: Output, jobs: int | None = None) -> None:
         self._out = out
-        self._level = level
-        self._jobs = jobs or default_jobs()
-        self._pool = ThreadPoolExecutor(self._jobs, "compress")
-        self._local = threading.local()
-        self._content = bytearray()
-        self._under_way: deque[tuple[int, Future[bytes]]] = deque()
+        self._threads = _threads(jobs)
+        self._compressors: dict[tuple[int, int], zstandard.ZstdCompressor] = {}
         self._table = SeekTableWriter()
+        self._turns = Turns()
         self.size = 0
         """Bytes written to `out` so far."""
 
-    def write(self, data: bytes) -> None:
-        """Append `data`; frames are cut every FRAME_SIZE bytes."""
-        self._content += data
-        while len(self._content) >= FRAME_SIZE:
-            self._submit(self._content[:FRAME_SIZE])
-            del self._content[:FRAME_SIZE]
+    def write(self, pieces: Iterable[Piece], count: Count) -> None:
+        """Write a frame for each piece, in their order, and the table; not to be called twice.
 
-    def cut(self) -> None:
-        """End the frame here, so that what follows can be read without what came before."""
-        if self._content:
-            self._submit(self._content)
-            self._content = bytearray()
-
-    def close(self) -> None:
-        """Write what is left and the table."""
-        self.cut()
-        while self._under_way:
-            self._write_next()
+        Pieces are asked for one at a time, in any thread. `count` is told their progress. Raises
+        what making and writing them raises.
+        """
+        each_in_threads(enumerate(pieces), self._write_one, self._threads, count)
         self._emit(self._table.to_bytes())
 
-    def __enter__(self) -> FrameWriter:
-        return self
+    def _write_one(self, numbered: tuple[int, Piece], count: Count) -> None:
+        number, piece = numbered
+        with self._turns.ended_by_errors():
+            frame = self._compressor(piece.level).compress(piece.content)
+            with self._turns.take(number):
+                self._emit(frame)
+                self._table.add(frame, len(piece.content))
+            count(piece.progress)
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def _submit(self, content: bytearray) -> None:
-        # The bound keeps memory flat: for each thread a frame in work and one that waits.
-        while len(self._under_way) > 2 * self._jobs:
-            self._write_next()
-        self._under_way.append((len(content), self._pool.submit(self._compress, content)))
-
-    def _compress(self, content: bytearray) -> bytes:
-        if not hasattr(self._local, "compressor"):
-            self._local.compressor = zstandard.ZstdCompressor(
-                level=self._level, write_checksum=True, write_content_size=True
+    def _compressor(self, level: int) -> zstandard.ZstdCompressor:
+        key = threading.get_ident(), level
+        if key not in self._compressors:
+            self._compressors[key] = zstandard.ZstdCompressor(
+                level=level, write_checksum=True, write_content_size=True
             )
-        frame: bytes = self._local.compressor.compress(content)
-        return frame
-
-    def _write_next(self) -> None:
-        size, future = self._under_way.popleft()
-        frame = future.result()
-        self._emit(frame)
-        self._table.add(frame, size)
+        return self._compressors[key]
 
     def _emit(self, data: bytes) -> None:
         self._out.write(data)
@@ -101,39 +94,26 @@ def read_exactly(source: Readable, size: int) -> bytes:
     while size:
         data = source.read(size)
         if not data:
-            raise DamagedError("the bundle ends too early: it was not copied whole, copy it again")
+            raise DamagedError(CUT_SHORT)
         parts.append(data)
         size -= len(data)
-    return b"".join(parts)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class StreamedFrames:
-    """Frames from a source that cannot seek, such as a pipe: each part is read once, in order."""
+    """The content of a source that need not seek, such as a pipe: read once, from the start on."""
 
     def __init__(self, source: Readable) -> None:
         self._content = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(
             source,  # type: ignore[arg-type]  # any object with a read will do
             read_across_frames=True,
         )
-        self._position = 0
         self._ahead = b""
+        self.position = 0
+        """Where in the content the next byte is."""
 
-    def open(self, start: int, end: int) -> Readable:
-        while self._position < start:
-            if not self._read(min(start - self._position, COPY_SIZE)):
-                break
-        return _Range(self._read, end - start)
-
-    def finish_frame(self) -> None:
-        """Compare the checksum of the frame that ends here: the decoder does so one byte later."""
-        self._ahead = self._read(1)
-        self._position -= len(self._ahead)
-
-    def drain(self) -> int:
-        """Read to the end of the source, so that whoever writes it ends well; bytes of content."""
-        return sum(len(data) for data in iter(lambda: self._read(COPY_SIZE), b""))
-
-    def _read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, at most `size`; none at the end. Raises DamagedError."""
         try:
             data: bytes = self._ahead[:size] or self._content.read(size)
             self._ahead = self._ahead[len(data) :]
@@ -141,88 +121,85 @@ class StreamedFrames:
             raise DamagedError(_damaged(error)) from None
         except OSError as error:
             raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
-        self._position += len(data)
+        self.position += len(data)
         return data
 
+    def finish_frame(self) -> None:
+        """Compare the checksum of the frame that ends here: the decoder does so one byte later."""
+        self._ahead = self.read(1)
+        self.position -= len(self._ahead)
 
-class SeekableFrames:
-    """Frames of a file with a table; the frames of an opened part are decompressed ahead."""
 
-    def __init__(self, file: BinaryIO, table: SeekTable, jobs: int | None = None) -> None:
-        self._file = file
-        self._table = table
-        self._jobs = jobs or default_jobs()
-        self._pool = ThreadPoolExecutor(self._jobs, "decompress")
-        self._local = threading.local()
+def decompress_each(
+    file: BinaryIO,
+    table: SeekTable,
+    numbers: Iterable[int],
+    in_turn: Callable[[int, int, bytes | DamagedError], T],
+    then: Callable[[T, Count], None],
+    jobs: int | None,
+    count: Count,
+) -> None:
+    """Decompress the frames with these numbers, which rise.
 
-    def open(self, start: int, end: int) -> Readable:
-        chunks = self._chunks(start, end)
-        rest = memoryview(b"")
+    `in_turn` gets where the content of each begins and ends, and the content or what is wrong with
+    it, one after the other; `then` gets what that gave, in any order and several at once. `count`
+    as in `each_in_threads`. Raises what the two raise.
+    """
+    turns = Turns()
+    decompressors: dict[int, zstandard.ZstdDecompressor] = {}
 
-        def read(size: int) -> bytes:
-            nonlocal rest
-            if not rest:
-                rest = memoryview(next(chunks, b""))
-            data, rest = bytes(rest[:size]), rest[size:]
-            return data
+    def frames() -> Iterator[tuple[int, int, bytes | DamagedError]]:
+        for turn, number in enumerate(numbers):
+            try:
+                yield turn, number, _frame(file, table, number)
+            except DamagedError as error:
+                yield turn, number, error
 
-        return _Range(read, end - start)
+    def work(frame: tuple[int, int, bytes | DamagedError], count: Count) -> None:
+        turn, number, content = frame
+        decompressor = decompressors.get(threading.get_ident())
+        if decompressor is None:
+            decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+            decompressors[threading.get_ident()] = decompressor
+        begin, end = table.content_offsets[number : number + 2]
+        with turns.ended_by_errors():
+            try:
+                if isinstance(content, bytes):
+                    content = _decompressed(content, end - begin, decompressor)
+            except DamagedError as error:
+                content = error
+            with turns.take(turn):
+                result = in_turn(begin, end, content)
+            then(result, count)
 
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown(cancel_futures=True)
+    each_in_threads(frames(), work, _threads(jobs), count)
 
-    def _chunks(self, start: int, end: int) -> Iterator[bytes]:
-        ahead: deque[Future[bytes]] = deque()
-        first = self._table.frame_at(start)
-        skip = start - self._table.content_offsets[first]
-        for number in range(first, len(self._table)):
-            if self._table.content_offsets[number] >= end:
-                break
-            ahead.append(self._pool.submit(self._decompress, self._frame(number), number))
-            # The first frame alone: if it is damaged, or all that was wanted, no other was needed.
-            if len(ahead) > (self._jobs if number > first else 0):
-                yield ahead.popleft().result()[skip:]
-                skip = 0
-        while ahead:
-            yield ahead.popleft().result()[skip:]
-            skip = 0
 
-    def _frame(self, number: int) -> bytes:
-        begin, end = self._table.file_offsets[number : number + 2]
-        try:
-            self._file.seek(begin)
-            return read_exactly(self._file, end - begin)
-        except OSError as error:
-            raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
+def _threads(jobs: int | None) -> int:
+    """A few more than processors: some of them wait for the disk."""
+    return (jobs or default_jobs()) + 2
 
-    def _decompress(self, frame: bytes, number: int) -> bytes:
-        begin, end = self._table.content_offsets[number : number + 2]
-        if not hasattr(self._local, "decompressor"):
-            self._local.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
-        try:
-            # The decoder allocates what the frame claims to hold: compare before believing.
-            if zstandard.get_frame_parameters(frame).content_size != end - begin:
-                raise DamagedError("a frame and the seek table tell different sizes")
-            content: bytes = self._local.decompressor.decompress(frame, allow_extra_data=False)
-        except zstandard.ZstdError as error:
-            raise DamagedError(_damaged(error)) from None
-        return content
+
+def _frame(file: BinaryIO, table: SeekTable, number: int) -> bytes:
+    begin, end = table.file_offsets[number : number + 2]
+    try:
+        file.seek(begin)
+        return read_exactly(file, end - begin)
+    except OSError as error:
+        raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
+
+
+def _decompressed(frame: bytes, size: int, decompressor: zstandard.ZstdDecompressor) -> bytes:
+    try:
+        # The decoder allocates what the frame claims to hold: compare before believing.
+        if zstandard.get_frame_parameters(frame).content_size != size:
+            raise DamagedError("a frame and the seek table tell different sizes")
+        content: bytes = decompressor.decompress(frame, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise DamagedError(_damaged(error)) from None
+    return content
 
 
 def _damaged(error: zstandard.ZstdError) -> str:
     said = str(error).rpartition("error: ")[2]
     return f"the compressed data is damaged ({said})"
-
-
-class _Range:
-    """The next `size` bytes of `read`."""
-
-    def __init__(self, read: Callable[[int], bytes], size: int) -> None:
-        self._read = read
-        self._left = size
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._read(self._left if size < 0 else min(size, self._left))
-        self._left -= len(data)
-        return data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -21,8 +21,9 @@ from bundler.layouts import layout_of
 from bundler.layouts.flat import plain_forms
 from bundler.layouts.placement import File, Placement
 from bundler.manifest import Snapshot
+from bundler.members import Member
 from bundler.permission import check_permission
-from bundler.place import Target, has_staging
+from bundler.place import StagedFile, Target, has_staging
 from bundler.progress import Progress
 from bundler.provenance import Provenance
 from bundler.receipt import Receipt, key_of, read_receipts, receipt_path, write_receipt
@@ -88,8 +89,8 @@ def install(
         _share(work, roots, targets, how.link_mode, progress)
         if not how.code:
             check_code(snapshots, work, roots, targets)
-        for target in targets.values():
-            target.sync()
+        for name, target in targets.items():
+            target.build(work[name])
         # Before anything becomes visible: after a kill, it tells what is bundler's own.
         plain = plain_forms(snapshots) if len(placed) > len(snapshots) else []
         forms = [*((snapshot, snapshot) for snapshot in snapshots), *plain]
@@ -276,23 +277,31 @@ def stage(
             if not target.has(blob) and not (name == _PLAIN and blob.digest in in_caches):
                 missing[blob.digest].append(target)
                 sizes[blob.digest] = blob.size
-    with (
-        progress.start("unpacking", sum(sizes.values())) as meter,
-        closing(reader.blobs(missing, jobs)) as blobs,
-    ):
-        for member, content in blobs:
-            first, *others = missing[member.blob.digest]
-            try:
-                first.stage(member.blob, content, meter.add)
-            except DamagedError as error:
-                raise DamagedError(
-                    f"{error}: nothing was installed; copy the bundle again "
-                    "(bundler verify names everything that is damaged)"
-                ) from None
-            for other in others:
-                with first.open(member.blob) as copy:
-                    again = VerifiedReader(copy, member.blob, member.what)
-                    other.stage(member.blob, again, lambda _: None)
+    for name, target in targets.items():
+        target.expect(work[name].files)
+    with progress.start("unpacking", sum(sizes.values())) as meter:
+        reader.extract(_Staging(missing), missing, jobs=jobs, count=meter.add)
+    for member in reader.members:
+        targets_of = missing.get(member.blob.digest, [])
+        for other in targets_of[1:]:
+            with targets_of[0].open(member.blob) as copy:
+                other.copy(member.blob, VerifiedReader(copy, member.blob, member.what))
+
+
+class _Staging:
+    """Takes blobs in where they are missing: an `extraction.Receiver`."""
+
+    def __init__(self, missing: Mapping[Digest, Sequence[Target]]) -> None:
+        self._missing = missing
+
+    def open(self, member: Member) -> StagedFile:
+        return StagedFile(self._missing[member.blob.digest][0], member.blob)
+
+    def refuse(self, _: Member, error: DamagedError) -> None:
+        raise DamagedError(
+            f"{error}: nothing was installed; copy the bundle again "
+            "(bundler verify names everything that is damaged)"
+        )
 
 
 def _in_caches(work: Mapping[str, Survey]) -> dict[Digest, tuple[str, File]]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bundler.archive import write_bundle
+from bundler.archive import Levels, write_bundle
 from bundler.code import code_of, refuse_code
 from bundler.digest import Blob, Digest
+from bundler.direct_io import BlockWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
-from bundler.frames import DEFAULT_LEVEL
+from bundler.frames import Output
 from bundler.gathering import gather
 from bundler.locked import locked_plan
 from bundler.manifest import Manifest
@@ -121,7 +122,7 @@ def pack(
     closed: bool = True,
     locked: Manifest | None = None,
     code: bool = True,
-    level: int = DEFAULT_LEVEL,
+    level: int | None = None,
     jobs: int | None = None,
     sources: Sequence[Source] = SOURCES,
     on_plan: Callable[[PackPlan], None] | None = None,
@@ -184,10 +185,11 @@ def _write(
     manifest: Manifest,
     store: BlobStore,
     output: Path | str | BinaryIO,
-    level: int,
+    level: int | None,
     jobs: int | None,
     progress: Progress,
 ) -> Packed:
+    levels = Levels() if level is None else Levels.all(level)
     reading: list[Blob] = []
 
     def open_blob(blob: Blob) -> BinaryIO:
@@ -198,7 +200,7 @@ def _write(
     total = sum(blob.size for blob in manifest.blobs())
     with _opened(output) as file, progress.start("writing the bundle", total) as meter:
         try:
-            written = write_bundle(file, manifest, open_blob, meter, level=level, jobs=jobs)
+            written = write_bundle(file, manifest, open_blob, meter.add, levels=levels, jobs=jobs)
         except DamagedError:
             store.discard(reading[0])
             raise DamagedError(
@@ -209,7 +211,7 @@ def _write(
 
 
 @contextmanager
-def _opened(output: Path | str | BinaryIO) -> Iterator[BinaryIO]:
+def _opened(output: Path | str | BinaryIO) -> Iterator[Output]:
     """`output` for writing; at a path, a whole file appears at the end, or nothing."""
     with ExitStack() as stack:
         if not isinstance(output, (str, Path)):
@@ -223,7 +225,8 @@ def _opened(output: Path | str | BinaryIO) -> Iterator[BinaryIO]:
         if path.exists() and not path.is_file():
             yield stack.enter_context(open(path, "wb"))  # A pipe or a device: nothing to replace.
         else:
-            yield stack.enter_context(whole_file(path))
+            file = stack.enter_context(whole_file(path))
+            yield stack.enter_context(BlockWriter(file.fileno()))
 
 
 def _check_output(path: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -30,8 +31,9 @@ def each_in_threads(
 ) -> None:
     """Call `work` for each item in one of `jobs` threads; raises what it raises.
 
-    `work` tells the `count` that it gets how many bytes it has done, from time to time: that raises
-    `Stopped` when all is to end. Without `jobs`: `default_jobs`.
+    Items are taken in their order, one at a time. `work` tells the `count` that it gets how many
+    bytes it has done, from time to time: that raises `Stopped` when all is to end. Without `jobs`:
+    `default_jobs`.
     """
     jobs = jobs or default_jobs()
     todo = iter(items)
@@ -54,7 +56,45 @@ def each_in_threads(
 
     with ThreadPoolExecutor(jobs) as threads:
         try:
+            ended = None
             for done in as_completed([threads.submit(work_on) for _ in range(jobs)]):
-                done.result()
+                try:
+                    done.result()
+                except Stopped as error:
+                    ended = error  # By what another one will tell.
+            if ended is not None:
+                raise ended
         finally:
             stopped.set()
+
+
+class Turns:
+    """What threads do one after another, in the order of their numbers: 0, 1, 2, …"""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._stopped = False
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, number: int) -> Iterator[None]:
+        """Wait for the turn of `number`, and have it. Raises Stopped if it will never come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._next == number)
+            if self._stopped:
+                raise Stopped
+        yield
+        with self._changed:
+            self._next += 1
+            self._changed.notify_all()
+
+    @contextmanager
+    def ended_by_errors(self) -> Iterator[None]:
+        """No turn will come any more if this block ends with an error."""
+        try:
+            yield
+        except BaseException:
+            with self._changed:
+                self._stopped = True
+                self._changed.notify_all()
+            raise

@@ -1,10 +1,10 @@
 """The only writer into a target: whole files below their root, every prefix of the work valid.
 
-Blobs are first collected, verified and synced, in a staging folder that no library looks into. When
-all of them are there, everything else is built beside them as it will stand. Only then do things
-move to their places, each by one rename: a folder that is new appears with all that is in it.
-So a run that fails has changed nothing, and one that is killed leaves either the state before, or
-one from which running again goes on without redoing verified work.
+Everything is first built as it will stand, verified and synced, in a staging folder that no
+library looks into. Only when all of it is there do things move to their places, each by one rename:
+a folder that is new appears with all that is in it. So a run that fails has changed nothing, and
+one that is killed leaves either the state before, or one from which running again goes on without
+redoing verified work.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader, digest_of
+from bundler.direct_io import ScatteredWriter, write_all
 from bundler.errors import BundlerError, TargetError
 from bundler.folders import STAGING, Folders
 from bundler.layouts.placement import File
@@ -29,12 +31,12 @@ from bundler.progress import Progress
 from bundler.sharing import LinkMode, clone, hard_link
 from bundler.survey import Survey, links_wanted
 
-_BLOBS = STAGING / "blobs"
 _TREE = STAGING / "tree"
 """Holds what is built, at the paths that it will have below the root."""
-_PART = ".part"
+_BLOBS = STAGING / "blobs"
+"""Holds what is built by and by: what another run left, and what is shared with a cache."""
 _LARGE = 1 << 20
-"""Bytes; smaller blobs are synced together at the end, which is quicker."""
+"""Bytes; smaller files are synced together at the end, which is quicker."""
 
 
 def has_staging(root: Path) -> bool:
@@ -58,6 +60,13 @@ def has_staging(root: Path) -> bool:
     return True
 
 
+class _Staged(NamedTuple):
+    """Where a blob is in the staging folder, and when it was changed, in nanoseconds."""
+
+    path: PurePosixPath
+    mtime_ns: int
+
+
 class Target:
     """One root while it is written to. A context manager: it belongs to one process at a time."""
 
@@ -70,11 +79,14 @@ class Target:
         self._progress = progress
         self._new_folders = [folder for folder in (root, *root.parents) if not folder.exists()]
         self._stack = ExitStack()
-        self._staged: dict[Digest, int] = {}
+        self._places: dict[Digest, PurePosixPath] = {}
+        """Where in the staging folder a blob that is wanted belongs."""
+        self._staged: dict[Digest, _Staged] = {}
         self._pointed: dict[Digest, tuple[Path, int]] = {}
         self._shared: dict[Digest, bool] = {}
         """Blobs that share their space with a cache; whether they are clones, not hard links."""
-        self._unsynced: list[str] = []
+        self._unsynced: list[PurePosixPath] = []
+        self._creating = threading.Lock()
 
     def __enter__(self) -> Target:
         """Make the root, take the lock, see what an earlier run left. Raises TargetError.
@@ -102,10 +114,6 @@ class Target:
                 if kind is not None:
                     _remove_if_empty(*self._new_folders)
 
-    @property
-    def _blobs(self) -> int:
-        return self._folders.handle(_BLOBS)
-
     def _locked_folders(self) -> Folders:
         """The folders below the root, which nobody else writes to as long as they are open."""
         while True:
@@ -122,104 +130,121 @@ class Target:
         self._progress.say(f"waiting for another bundler, which is writing to {self.root}")
 
     def _take_over(self) -> None:
-        """Keep the blobs that a killed run staged, as far as they are whole; believe no name."""
+        """Keep what a killed run staged, as far as it is whole; believe no name."""
         self._folders.handle(STAGING)  # Refuses a link in its place.
-        for entry in os.scandir(self.root / STAGING):
-            if entry.name == _BLOBS.name:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
-        blobs = {}
-        for name in os.listdir(self._blobs):
-            state = os.stat(name, dir_fd=self._blobs, follow_symlinks=False)
-            if stat.S_ISREG(state.st_mode) and not name.endswith(_PART):
-                blobs[name] = state.st_size
-            else:
-                os.unlink(name, dir_fd=self._blobs)
-        left = "checking what an interrupted run left"
-        with self._progress.start(left, sum(blobs.values())) as meter:
-            for name, size in blobs.items():
-                with open(name, "rb", buffering=0, opener=self._opener) as file:
-                    digest = digest_of(file, meter.add)
-                if name == digest.hex:
-                    self._staged[digest] = size
-                else:
-                    os.unlink(name, dir_fd=self._blobs)
+        size = sum(os.fstat(file.fileno()).st_size for _, _, file in self._left())
+        with self._progress.start("checking what an interrupted run left", size) as meter:
+            for folder, name, file in self._left():
+                digest = digest_of(file, meter.add)
+                if digest not in self._staged:
+                    blobs = self._folders.handle(_BLOBS)
+                    os.rename(name, digest.hex, src_dir_fd=folder, dst_dir_fd=blobs)
+                    mtime_ns = os.fstat(file.fileno()).st_mtime_ns
+                    self._staged[digest] = _Staged(_BLOBS / digest.hex, mtime_ns)
+        kept = {_BLOBS.name, *(digest.hex for digest in self._staged)}
+        for above in (STAGING, _BLOBS):
+            for name in set(os.listdir(self._folders.handle(above))) - kept:
+                self._folders.remove_all(above / name)
+
+    def _left(self) -> Iterator[tuple[int, str, BinaryIO]]:
+        """Every regular file in the staging folder: its folder's handle, its name, and open."""
+        for _, _, names, folder in os.fwalk(".", dir_fd=self._folders.handle(STAGING)):
+            for name in names:
+                state = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISREG(state.st_mode):
+                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                    handle = os.open(name, flags, dir_fd=folder)
+                    with open(handle, "rb", buffering=0) as file:
+                        yield folder, name, file
 
     def _probe_links(self) -> bool:
+        folder = self._folders.handle(_BLOBS)
         try:
-            os.symlink("probe", f"probe{_PART}", dir_fd=self._blobs)
+            os.symlink("probe", "probe", dir_fd=folder)
         except OSError:
             return False
-        os.unlink(f"probe{_PART}", dir_fd=self._blobs)
+        os.unlink("probe", dir_fd=folder)
         return True
+
+    def expect(self, files: Iterable[File]) -> None:
+        """The files that will stand here: blobs are written where the first of theirs belongs."""
+        for file in files:
+            self._places.setdefault(file.blob.digest, _TREE / file.path)
 
     def has(self, blob: Blob) -> bool:
         """Whether `blob` is staged, by this run or one that was killed, or pointed to."""
-        return self._staged.get(blob.digest) == blob.size or blob.digest in self._pointed
+        return blob.digest in self._staged or blob.digest in self._pointed
 
     def staged_mtime_ns(self, blob: Blob) -> int:
         """The time of change of a staged blob, in nanoseconds; it keeps it where it is placed."""
         if blob.digest in self._pointed:
             return self._pointed[blob.digest][1]
-        with told(self.root, "--root"):
-            return os.stat(blob.digest.hex, dir_fd=self._blobs).st_mtime_ns
+        return self._staged[blob.digest].mtime_ns
 
-    def stage(self, blob: Blob, content: Readable, count: Callable[[int], None]) -> None:
-        """Take in a blob, counting its bytes; `sync` makes it last.
+    def copy(self, blob: Blob, content: Readable) -> None:
+        """Stage a blob from `content`, which must verify itself.
 
-        `content` must verify itself. Raises what it raises, and TargetError.
+        Raises what it raises, and TargetError.
         """
-        name = blob.digest.hex
-        with (
-            told(self.root, "--root"),
-            open(name + _PART, "wb", opener=self._opener) as file,
-        ):
+        file, offset = StagedFile(self, blob), 0
+        try:
             while data := content.read(COPY_SIZE):
-                file.write(data)
-                count(len(data))
-            file.flush()
-            if blob.size >= _LARGE:
-                os.fsync(file.fileno())
-            else:
-                self._unsynced.append(name)
-            os.rename(name + _PART, name, src_dir_fd=self._blobs, dst_dir_fd=self._blobs)
-        self._staged[blob.digest] = blob.size
+                file.write(offset, memoryview(data))
+                offset += len(data)
+        except BaseException:
+            file.abandon()
+            raise
+        file.close()
+
+    def create(self, blob: Blob) -> int:
+        """A new file to write `blob` to, where it is expected. For threads. Raises OSError."""
+        with self._creating:
+            return self._folders.create(self._places[blob.digest])
+
+    def note(self, blob: Blob, mtime_ns: int) -> None:
+        """The file made by `create` holds `blob`, and was changed last at this time."""
+        place = self._places[blob.digest]
+        if blob.size < _LARGE:
+            self._unsynced.append(place)
+        self._staged[blob.digest] = _Staged(place, mtime_ns)
 
     def share(self, blob: Blob, source: Path, mode: LinkMode) -> None:
         """Take in a blob that the file `source` holds, by `mode`; not for symbolic links.
 
         Raises DamagedError if a copy turns out otherwise, TargetError if `mode` cannot be done.
         """
-        name = blob.digest.hex
-        with told(self.root, "--checkpoints"):
-            real = os.path.realpath(source)
-            cloned = linked = False
+        with told(self.root, "--checkpoints"), open(source, "rb", buffering=0) as content:
             if mode.shares(blob.size):
-                if mode in (LinkMode.AUTO, LinkMode.CLONE):
-                    with (
-                        open(real, "rb", buffering=0) as content,
-                        open(name + _PART, "wb", opener=self._opener) as file,
-                    ):
-                        cloned = clone(content, file)
-                if cloned:
-                    os.rename(name + _PART, name, src_dir_fd=self._blobs, dst_dir_fd=self._blobs)
-                elif mode in (LinkMode.AUTO, LinkMode.HARDLINK):
-                    linked = hard_link(real, name, self._blobs)
-                if not (cloned or linked) and mode is not LinkMode.AUTO:
+                if mode in (LinkMode.AUTO, LinkMode.CLONE) and self._clone(blob, content):
+                    return
+                if mode in (LinkMode.AUTO, LinkMode.HARDLINK) and self._hard_link(blob, source):
+                    return
+                if mode is not LinkMode.AUTO:
                     raise TargetError(
                         f"the disk of {self.root} cannot share files with the cache by "
                         f"{mode.value}: use --link-mode auto"
                     )
-            if cloned or linked:
-                self._staged[blob.digest] = blob.size
-                self._shared[blob.digest] = cloned
-                self._unsynced.append(name)
-                return
-            with open(real, "rb", buffering=0) as content:
-                self.stage(blob, VerifiedReader(content, blob, real), lambda _: None)
+            self.copy(blob, VerifiedReader(content, blob, str(source)))
+
+    def _clone(self, blob: Blob, content: BinaryIO) -> bool:
+        place = self._places[blob.digest]
+        with self._folders.new_file(place) as file:
+            if clone(content, file):
+                self._shared[blob.digest] = True
+                self._staged[blob.digest] = _Staged(place, os.fstat(file.fileno()).st_mtime_ns)
+                return True
+        self._folders.remove(place)
+        return False
+
+    def _hard_link(self, blob: Blob, source: Path) -> bool:
+        place = self._places[blob.digest]
+        real = os.path.realpath(source)
+        if not hard_link(real, place.name, self._folders.handle(place.parent)):
+            return False
+        self._shared[blob.digest] = False
+        self._staged[blob.digest] = _Staged(place, os.stat(real).st_mtime_ns)
+        self._unsynced.append(place)
+        return True
 
     def point(self, blob: Blob, path: Path, mtime_ns: int) -> None:
         """Let the files of `blob` be links to `path`, where it stands or will stand."""
@@ -229,28 +254,32 @@ class Target:
         """Where the links that the files of `blob` will be lead to, if they will be links."""
         return self._pointed[blob.digest][0] if blob.digest in self._pointed else None
 
-    def sync(self) -> None:
-        """Make all that was staged outlast a loss of power."""
-        with told(self.root, "--root"):
-            for name in self._unsynced:
-                with open(name, "rb", opener=self._opener) as file:
-                    os.fsync(file.fileno())
-            self._unsynced.clear()
-            os.fsync(self._blobs)
-
     def open(self, blob: Blob) -> BinaryIO:
         """A staged blob, for reading; the caller closes it."""
-        return open(blob.digest.hex, "rb", opener=self._opener)
+        return self._folders.open(self._staged[blob.digest].path)
 
     def staged_path(self, blob: Blob) -> Path:
         """Where a staged blob is until it is published."""
-        return self.root / _BLOBS / blob.digest.hex
+        return self.root / self._staged[blob.digest].path
+
+    def build(self, work: Survey) -> None:
+        """Build all of `work` as it will stand, and make it outlast a loss of power."""
+        with told(self.root, "--root"):
+            for file in work.files:
+                self._build_file(file)
+            for link in work.links:
+                path = _TREE / link.path
+                os.symlink(link.text, path.name, dir_fd=self._folders.handle(path.parent))
+            for text in work.texts:
+                with self._folders.new_file(_TREE / text.path) as draft:
+                    draft.write(text.content.encode())
+            self._folders.sync(self._unsynced)
+            self._unsynced.clear()
 
     def publish(self, work: Survey) -> None:
-        """Make everything in `work` visible: files, then links, then texts."""
+        """Make all of `work` visible, after `build`: files, then links, then texts."""
         with told(self.root, "--root"):
-            files, links, texts = self._build(work)
-            self._folders.sync()
+            files, links, texts = self._tops(work)
             self._show(files)
             self._show(links)
             for absent in work.absent:
@@ -258,17 +287,8 @@ class Target:
             for text in texts:
                 self._show([text])
 
-    def _build(self, work: Survey) -> tuple[list[PurePosixPath], ...]:
-        """Build all of `work` in the staging folder; what is to be moved from there, in order."""
-        last = {file.blob.digest: file for file in work.files}
-        for file in work.files:
-            self._build_file(file, is_last=file is last[file.blob.digest])
-        for link in work.links:
-            parent = self._folders.handle((_TREE / link.path).parent)
-            os.symlink(link.text, link.path.name, dir_fd=parent)
-        for text in work.texts:
-            with self._folders.new_file(_TREE / text.path) as draft:
-                draft.write(text.content.encode())
+    def _tops(self, work: Survey) -> tuple[list[PurePosixPath], ...]:
+        """What is to be moved from the staging folder, in order: new folders as a whole."""
         moved: dict[PurePosixPath, None] = {}
         steps = []
         top_new = cache(self._top_new)  # Asked for each path, and the same for all in one folder.
@@ -278,32 +298,27 @@ class Target:
             moved |= tops
         return tuple(steps)
 
-    def _build_file(self, file: File, *, is_last: bool) -> None:
-        name, path = file.blob.digest.hex, _TREE / file.path
-        if file.blob.digest in self._pointed:
-            target = os.path.realpath(self._pointed[file.blob.digest][0])
+    def _build_file(self, file: File) -> None:
+        blob, path = file.blob, _TREE / file.path
+        if blob.digest in self._pointed:
+            target = os.path.realpath(self._pointed[blob.digest][0])
             text = os.path.relpath(target, os.path.realpath(self.root / file.path.parent))
             os.symlink(text, path.name, dir_fd=self._folders.handle(path.parent))
             return
-        cloned = self._shared.get(file.blob.digest)
-        if not is_last and cloned is not False:
-            with self.open(file.blob) as source, self._folders.new_file(path) as copy:
-                if not (cloned and clone(source, copy)):
-                    shutil.copyfileobj(source, copy, COPY_SIZE)
-                time = os.fstat(source.fileno()).st_mtime_ns
-                copy.flush()
-                os.utime(copy.fileno(), ns=(time, time))
+        staged = self._staged[blob.digest]
+        if staged.path == path:
             return
-        parent = os.dup(self._folders.handle(path.parent))
-        try:
-            # A second name, so that the staged blob outlives a kill before the end.
-            os.link(name, path.name, src_dir_fd=self._blobs, dst_dir_fd=parent)
-        except FileExistsError:
-            raise  # Two names that this file system takes for one.
-        except OSError:
-            os.rename(name, path.name, src_dir_fd=self._blobs, dst_dir_fd=parent)
-        finally:
-            os.close(parent)
+        if staged.path.parent == _BLOBS:
+            self._folders.move_new(staged.path, path)
+            self._staged[blob.digest] = _Staged(path, staged.mtime_ns)
+        elif self._shared.get(blob.digest) is False:
+            self._folders.link(staged.path, path)
+        else:
+            with self.open(blob) as source, self._folders.new_file(path) as copy:
+                if not (blob.digest in self._shared and clone(source, copy)):
+                    shutil.copyfileobj(source, copy, COPY_SIZE)
+                copy.flush()
+                os.utime(copy.fileno(), ns=(staged.mtime_ns, staged.mtime_ns))
 
     def _top_new(self, folder: PurePosixPath) -> PurePosixPath | None:
         """The highest folder on the way to `folder`, itself included, that is not there yet."""
@@ -317,8 +332,36 @@ class Target:
             self._folders.rename(_TREE / path, path)
         self._folders.sync()
 
-    def _opener(self, name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW, 0o666, dir_fd=self._blobs)
+
+class StagedFile:
+    """A blob while it is written to where the target expects it: an `extraction.Outlet`."""
+
+    def __init__(self, target: Target, blob: Blob) -> None:
+        self._target = target
+        self._blob = blob
+        with told(target.root, "--root"):
+            self._file = target.create(blob)
+            self._scattered = ScatteredWriter(self._file) if blob.size >= _LARGE else None
+
+    def write(self, offset: int, data: memoryview) -> None:
+        with told(self._target.root, "--root"):
+            if self._scattered is not None:
+                self._scattered.write(offset, data)
+            else:
+                write_all(self._file, data, offset)
+
+    def close(self) -> None:
+        try:
+            with told(self._target.root, "--root"):
+                if self._scattered is not None:
+                    self._scattered.finish()
+                    os.fsync(self._file)
+                self._target.note(self._blob, os.fstat(self._file).st_mtime_ns)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        os.close(self._file)
 
 
 def _remove_if_empty(*folders: Path) -> None:

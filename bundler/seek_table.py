@@ -10,6 +10,7 @@ import os
 import struct
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import BinaryIO
 
@@ -65,6 +66,15 @@ class SeekTable:
     def frame_at(self, offset: int) -> int:
         """The number of the frame that holds the content byte at `offset`."""
         return bisect_right(self.content_offsets, offset) - 1
+
+    def frames_at(self, spans: Iterable[tuple[int, int]]) -> Iterator[int]:
+        """The numbers of the frames that hold something of the spans, which rise; each once."""
+        number = 0
+        for start, end in spans:
+            number = max(number, self.frame_at(start))
+            while number < len(self) and self.content_offsets[number] < end:
+                yield number
+                number += 1
 
 
 def _read_footer(file: BinaryIO) -> int | None:

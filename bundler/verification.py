@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bundler.archive import BundleSource, open_bundle
-from bundler.digest import COPY_SIZE, Digest
+from bundler.digest import Digest
 from bundler.errors import DamagedError
+from bundler.members import Member
 from bundler.progress import Progress, Silent
 
 
@@ -69,20 +70,30 @@ def verify(
             # What was copied of it is worth knowing: read without the table, as far as it goes.
             faults.append(BadMember("the bundle as a whole", str(error)))
             straight = True
-        checked = size = 0
-        total = sum(blob.size for blob in reader.manifest.blobs())
+        faulty = _Faulty(files)
+        total = sum(member.blob.size for member in reader.members)
         with (progress or Silent()).start("verifying", total) as meter:
             try:
-                with closing(reader.blobs(jobs=jobs, straight=straight)) as blobs:
-                    for member, content in blobs:
-                        try:
-                            while data := content.read(COPY_SIZE):
-                                meter.add(len(data))
-                            checked, size = checked + 1, size + member.blob.size
-                        except DamagedError as error:
-                            bad = tuple(files[member.blob.digest])
-                            faults.append(BadMember(member.name, str(error), bad))
+                reader.extract(faulty, jobs=jobs, count=meter.add, straight=straight)
             except DamagedError as error:
-                if not faults:
+                if not faults and not faulty.members:
                     faults.append(BadMember("the bundle as a whole", str(error)))
-        return Verification(reader.digest, checked, size, tuple(faults))
+        right = [member.blob for member in reader.members if member not in faulty.members]
+        size = sum(blob.size for blob in right)
+        faults += faulty.members.values()
+        return Verification(reader.digest, len(right), size, tuple(faults))
+
+
+class _Faulty:
+    """Takes note of the members that are not as they should be, and needs no content."""
+
+    def __init__(self, files: Mapping[Digest, Sequence[str]]) -> None:
+        self._files = files
+        self.members: dict[Member, BadMember] = {}
+
+    def open(self, _: Member) -> None:
+        pass
+
+    def refuse(self, member: Member, error: DamagedError) -> None:
+        files = tuple(self._files[member.blob.digest])
+        self.members[member] = BadMember(member.name, str(error), files)

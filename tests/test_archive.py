@@ -32,11 +32,12 @@ from memory_source import MemorySource
 from test_frames import content_of, lines_of
 
 import bundler
-from bundler.archive import LARGE, open_bundle, write_bundle
+from bundler.archive import PIECE_SIZE, Levels, open_bundle, write_bundle
 from bundler.digest import Blob, Digest
 from bundler.errors import DamagedError, FormatError, RequestError, TrustError
+from bundler.extraction import Outlet
 from bundler.manifest import FileEntry, Manifest, Snapshot
-from bundler.progress import Silent
+from bundler.members import LARGE, Member
 
 SMALL, EMPTY, LARGEST_SMALL = b"small", b"", b"s" * (LARGE - 1)
 FIRST_LARGE, SECOND_LARGE = b"L" * LARGE, b"M" * (2 * LARGE + 1)
@@ -65,17 +66,54 @@ def bundle_of(contents: Iterable[bytes] = CONTENTS, level: int = 3, jobs: int = 
         out,
         manifest_for(contents),
         lambda blob: io.BytesIO(by_digest[blob.digest]),
-        Silent().start("", 0),
-        level=level,
+        lambda _: None,
+        levels=Levels.all(level),
         jobs=jobs,
     )
     return out.getvalue()
 
 
+class Collected:
+    """Keeps every blob in memory, in the order in which they are opened."""
+
+    def __init__(self) -> None:
+        self.contents: dict[Member, bytearray] = {}
+        self.finished: list[Member] = []
+        self.refused: dict[Member, DamagedError] = {}
+
+    def open(self, member: Member) -> Outlet:
+        self.contents[member] = bytearray(member.blob.size)
+        return CollectedBlob(self, member)
+
+    def refuse(self, member: Member, error: DamagedError) -> None:
+        self.refused[member] = error
+
+
+class CollectedBlob:
+    """One blob that is kept in memory."""
+
+    def __init__(self, collected: Collected, member: Member) -> None:
+        self.collected = collected
+        self.member = member
+
+    def write(self, offset: int, data: memoryview) -> None:
+        self.collected.contents[self.member][offset : offset + len(data)] = data
+
+    def close(self) -> None:
+        self.collected.finished.append(self.member)
+
+    def abandon(self) -> None:
+        pass
+
+
 def read_all(bundle: io.BytesIO, wanted: set[Digest] | None = None) -> list[bytes]:
     """The content of every wanted blob, in the order of the file."""
+    collected = Collected()
     with open_bundle(bundle) as reader:
-        return [content.read() for _, content in reader.blobs(wanted)]
+        reader.extract(collected, wanted)
+        assert set(collected.finished) == collected.contents.keys()
+        assert not collected.refused
+        return [bytes(collected.contents[m]) for m in reader.members if m in collected.contents]
 
 
 def test_the_manifest_comes_first_then_small_blobs_then_large_ones_in_its_order() -> None:
@@ -104,12 +142,32 @@ def test_a_blob_of_more_than_8_gib_still_has_a_header_of_one_block() -> None:
     record = file_record("huge.bin", b"huge", size=9 << 30)
     tar = member("manifest.json", manifest_of(model_record(files=[record])))
     bundle = frame(tar + header(blob_name(b"huge"), 9 << 30) + b"its first bytes")
-    with open_bundle(Pipe(bundle)) as reader:
-        (_, content) = next(reader.blobs())
-        assert content.read(15) == b"its first bytes"
+
+    class FirstBytes:
+        def open(self, member: Member) -> Outlet:
+            return self
+
+        def write(self, offset: int, data: memoryview) -> None:
+            written.append((offset, bytes(data)))
+
+        def refuse(self, member: Member, error: DamagedError) -> None:
+            raise error
+
+        def close(self) -> None:
+            raise AssertionError("it is not whole")
+
+        def abandon(self) -> None:
+            abandoned.append(True)
+
+    written: list[tuple[int, bytes]] = []
+    abandoned: list[bool] = []
+    with open_bundle(Pipe(bundle)) as reader, pytest.raises(DamagedError, match="ends too early"):
+        reader.extract(FirstBytes())
+    assert written == [(0, b"its first bytes")]
+    assert abandoned == [True]
 
 
-def test_the_manifest_and_each_large_blob_start_a_frame() -> None:
+def test_the_manifest_starts_a_frame_and_so_does_the_content_of_each_large_blob() -> None:
     stream = bundle_of()
     starts, position = [], 0
     for line in lines_of(stream):
@@ -117,12 +175,15 @@ def test_the_manifest_and_each_large_blob_start_a_frame() -> None:
         position += line.content_size
     manifest_size = 512 + -(-len(manifest_for(CONTENTS).to_bytes()) // 512) * 512
     with tarfile.open(fileobj=io.BytesIO(content_of(stream))) as tar:
-        offsets = {info.name: info.offset for info in tar}
+        offsets = {info.name: info.offset_data for info in tar}
+    second, first = offsets[blob_name(SECOND_LARGE)], offsets[blob_name(FIRST_LARGE)]
     assert starts == [
         0,
         manifest_size,
-        offsets[blob_name(SECOND_LARGE)],
-        offsets[blob_name(FIRST_LARGE)],
+        *(second + part * PIECE_SIZE for part in range(3)),
+        second + len(SECOND_LARGE),
+        first,
+        first + len(FIRST_LARGE),
     ]
 
 
@@ -196,10 +257,11 @@ def test_a_real_pipe_is_read_to_its_end() -> None:
     feeder = threading.Thread(target=feed)
     feeder.start()
     with open(reading, "rb") as source, open_bundle(source) as reader:
-        contents = [content.read() for _, content in reader.blobs({Digest.of(SMALL)})]
+        collected = Collected()
+        reader.extract(collected, {Digest.of(SMALL)})
         assert source.read() == b""
     feeder.join()
-    assert contents == [SMALL]
+    assert [*collected.contents.values()] == [SMALL]
 
 
 def test_a_pipe_is_read_to_its_end_even_if_all_is_installed_already(tmp_path: Path) -> None:
@@ -222,12 +284,6 @@ def test_a_medium_that_fails_is_not_taken_for_another_kind_of_file(readable: int
 
     with pytest.raises(DamagedError, match="Input/output error"):
         bundler.inspect(Failing(bundle_of()[:readable]))
-
-
-def test_a_reader_may_be_left_before_its_end() -> None:
-    with open_bundle(io.BytesIO(bundle_of())) as reader:
-        beginnings = [content.read(3) for _, content in reader.blobs()]
-    assert beginnings == [content[:3] for content in IN_ORDER]
 
 
 def noise(number: int, size: int = 3 << 20) -> bytes:
@@ -285,8 +341,7 @@ def test_a_blob_that_changed_while_packing_is_not_written_as_if_it_were_right() 
             io.BytesIO(),
             manifest_for([SMALL]),
             lambda _: io.BytesIO(SMALL[::-1]),
-            Silent().start("", 0),
-            level=3,
+            lambda _: None,
         )
 
 
@@ -309,9 +364,7 @@ def test_a_manifest_that_could_not_be_read_again_is_not_written() -> None:
     )
     out = io.BytesIO()
     with pytest.raises(FormatError):
-        write_bundle(
-            out, Manifest.of([snapshot]), lambda _: io.BytesIO(), Silent().start("", 0), level=3
-        )
+        write_bundle(out, Manifest.of([snapshot]), lambda _: io.BytesIO(), lambda _: None)
     assert out.getvalue() == b""
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import random
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO, NamedTuple
 
 import pytest
 import zstandard
@@ -14,10 +14,10 @@ from bundle_builder import CountingFile, Pipe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler.digest import Readable
 from bundler.errors import DamagedError
-from bundler.frames import FrameWriter, SeekableFrames, StreamedFrames
-from bundler.seek_table import FRAME_SIZE, read_seek_table
+from bundler.frames import FrameWriter, Piece, StreamedFrames, decompress_each
+from bundler.parallel import Count
+from bundler.seek_table import FRAME_SIZE, SeekTable, read_seek_table
 
 NOISE = random.Random(0).randbytes(1 << 20)
 pieces = st.lists(st.binary(max_size=40), max_size=6)
@@ -33,14 +33,13 @@ class Line(NamedTuple):
 
 
 def written(pieces: Sequence[bytes], level: int = 3, jobs: int | None = None) -> bytes:
-    """`pieces` as a stream, a frame ending after each."""
+    """`pieces` as a stream, a frame for each."""
     out = io.BytesIO()
-    with FrameWriter(out, level, jobs) as writer:
-        for piece in pieces:
-            writer.write(piece)
-            writer.cut()
-        writer.close()
-        assert writer.size == len(out.getvalue())
+    done: list[int] = []
+    writer = FrameWriter(out, jobs)
+    writer.write([Piece(piece, level, len(piece)) for piece in pieces if piece], done.append)
+    assert writer.size == len(out.getvalue())
+    assert sum(done) == sum(map(len, pieces))
     return out.getvalue()
 
 
@@ -67,8 +66,24 @@ def content_of(stream: bytes) -> bytes:
     return content
 
 
-def read_in_steps(part: Readable, step: int) -> bytes:
-    return b"".join(iter(lambda: part.read(step), b""))
+def read_frames(
+    file: BinaryIO, table: SeekTable, numbers: Iterable[int], jobs: int | None = None
+) -> tuple[list[tuple[int, bytes | DamagedError]], list[bytes]]:
+    """What comes of each frame with where it begins, in turn; and what came after, in any order."""
+    in_turn: list[tuple[int, bytes | DamagedError]] = []
+    after: list[bytes] = []
+
+    def take(start: int, stop: int, content: bytes | DamagedError) -> bytes:
+        in_turn.append((start, content))
+        assert isinstance(content, DamagedError) or len(content) == stop - start
+        return b"" if isinstance(content, DamagedError) else content
+
+    def then(content: bytes, count: Count) -> None:
+        after.append(content)
+        count(len(content))
+
+    decompress_each(file, table, numbers, take, then, jobs, lambda _: None)
+    return in_turn, after
 
 
 @given(pieces)
@@ -94,20 +109,9 @@ def test_the_checksum_is_the_low_half_of_xxh64() -> None:
     assert [line.checksum for line in lines_of(written([b"a"]))] == [xxh64_of_a & 0xFFFFFFFF]
 
 
-def test_content_without_a_cut_fills_whole_frames() -> None:
-    content = bytes(2 * FRAME_SIZE + 5)
-    out = io.BytesIO()
-    with FrameWriter(out) as writer:
-        for start in range(0, len(content), 700_001):
-            writer.write(content[start : start + 700_001])
-        writer.close()
-    assert [line.content_size for line in lines_of(out.getvalue())] == [FRAME_SIZE, FRAME_SIZE, 5]
-    assert content_of(out.getvalue()) == content
-
-
 @pytest.mark.parametrize("jobs", [2, 7])
 def test_the_bytes_do_not_depend_on_the_number_of_threads(jobs: int) -> None:
-    pieces = [NOISE, b"a" * 10, bytes(FRAME_SIZE + 1), NOISE[:1000]] * 3
+    pieces = [NOISE, b"a" * 10, bytes(FRAME_SIZE), NOISE[:1000]] * 3
     assert written(pieces, jobs=jobs) == written(pieces, jobs=1)
 
 
@@ -120,18 +124,35 @@ def test_a_higher_level_saves_bytes() -> None:
     assert content_of(written([text], level=19)) == text
 
 
-@given(pieces, st.data(), st.integers(1, 3))
-def test_any_part_can_be_read_from_a_file_and_from_a_pipe(
+@given(pieces.filter(any), st.data(), st.integers(1, 3))
+def test_any_frames_are_read_from_a_file_in_their_order(
     pieces: list[bytes], data: st.DataObject, jobs: int
 ) -> None:
-    stream, content = written(pieces), b"".join(pieces)
-    start = data.draw(st.integers(0, len(content)))
-    end = data.draw(st.integers(start, len(content)))
-    file = io.BytesIO(stream)
-    frames = SeekableFrames(file, read_seek_table(file, len(pieces)), jobs)
-    for source in (frames, StreamedFrames(Pipe(stream))):
-        assert read_in_steps(source.open(start, end), 7) == content[start:end]
-    frames.close()
+    content = b"".join(pieces)
+    file = io.BytesIO(written(pieces))
+    table = read_seek_table(file, len(pieces))
+    numbers = sorted(data.draw(st.sets(st.integers(0, len(table) - 1))))
+    in_turn, after = read_frames(file, table, numbers, jobs)
+    spans = [table.content_offsets[number : number + 2] for number in numbers]
+    assert in_turn == [(start, content[start:stop]) for start, stop in spans]
+    assert sorted(after) == sorted(content[start:stop] for start, stop in spans)
+
+
+@given(pieces, st.integers(1, 9))
+def test_a_pipe_is_read_straight_through(pieces: list[bytes], step: int) -> None:
+    frames = StreamedFrames(Pipe(written(pieces)))
+    assert b"".join(iter(lambda: frames.read(step), b"")) == b"".join(pieces)
+    assert frames.position == sum(map(len, pieces))
+
+
+@given(pieces.filter(any), st.data())
+def test_the_table_finds_the_frames_of_any_spans(pieces: list[bytes], data: st.DataObject) -> None:
+    table = read_seek_table(io.BytesIO(written(pieces)), len(pieces))
+    edges = st.integers(0, table.content_size)
+    cuts = sorted(data.draw(st.lists(edges, max_size=6, unique=True)))
+    spans = [*zip(cuts[::2], cuts[1::2], strict=False)]
+    held = {table.frame_at(byte) for start, stop in spans for byte in range(start, stop)}
+    assert [*table.frames_at(spans)] == sorted(held)
 
 
 @given(pieces.filter(any))
@@ -143,13 +164,11 @@ def test_every_byte_of_content_is_found_in_its_frame(pieces: list[bytes]) -> Non
 
 
 def test_a_part_of_a_file_costs_the_table_and_the_frames_it_stands_in() -> None:
-    stream = written([NOISE] * 8)
-    file = CountingFile(stream)
-    frames = SeekableFrames(file, read_seek_table(file, 8), jobs=2)
+    file = CountingFile(written([NOISE] * 8))
+    table = read_seek_table(file, 8)
     assert file.count < 1000
-    part = frames.open(3 * len(NOISE) + 5, 4 * len(NOISE))
-    assert read_in_steps(part, 1 << 18) == NOISE[5:]
-    frames.close()
+    in_turn, _ = read_frames(file, table, [3])
+    assert in_turn == [(3 * len(NOISE), NOISE)]
     assert file.count < len(NOISE) + 2000
 
 
@@ -171,12 +190,10 @@ def test_a_table_of_more_frames_than_allowed_is_refused() -> None:
 @pytest.mark.parametrize("position", range(0, 30, 3))
 def test_no_damaged_frame_is_handed_out_whole(position: int) -> None:
     text = b"content that is compressed"
-    stream = bytearray(written([text]))
-    stream[position] ^= 0x10
+    stream = bytearray(written([b"before", text, b"after"]))
+    stream[len(lines_of(bytes(stream))[0].frame) + position] ^= 0x10
     file = io.BytesIO(stream)
-    frames = SeekableFrames(file, read_seek_table(file, 1))
-    try:
-        with pytest.raises(DamagedError):
-            frames.open(0, len(text)).read(len(text))
-    finally:
-        frames.close()
+    in_turn, after = read_frames(file, read_seek_table(file, 3), range(3))
+    assert isinstance(in_turn[1][1], DamagedError)
+    assert [in_turn[0][1], in_turn[2][1]] == [b"before", b"after"]
+    assert sorted(after) == [b"", b"after", b"before"]
