@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +17,7 @@ from bundler.frames import (
     Output,
     Piece,
     StreamedFrames,
-    decompress_each,
+    decompressed,
     read_exactly,
 )
 from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
@@ -222,10 +222,12 @@ class BundleReader:
                 if wanted is None:
                     spans.append((self._end, self._end + len(END)))
                 table = self._seek_table()
-                decompress_each(
-                    self._source, table, table.frames_at(spans), extraction.take, extraction.write,
-                    jobs, count,
-                )  # fmt: skip
+                contents = decompressed(
+                    self._source, table, table.frames_at(spans), extraction.take, jobs
+                )
+                with closing(contents):
+                    for pieces in contents:
+                        extraction.write(pieces, count)
             else:
                 self._read_straight(extraction, count)
 

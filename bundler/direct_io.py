@@ -11,120 +11,57 @@ import errno
 import fcntl
 import mmap
 import os
-import threading
-from concurrent.futures import Future, ThreadPoolExecutor
 
 ALIGNMENT = 4096
 """Bytes; every disk is content with it."""
-_BLOCK_SIZE = 8 << 20
-"""Bytes written in one step where all is written in order."""
+BLOCK_SIZE = 1 << 20
+"""Bytes written in one step."""
 _DIRECT = getattr(os, "O_DIRECT", 0)
 """Other systems than Linux have none."""
 
 
-class ScatteredWriter:
-    """Writes to an open file at any offset, by several threads at once; closes nothing."""
+class DirectWriter:
+    """Appends to an open, empty file, in large blocks. `finish` writes the rest; closes nothing."""
 
     def __init__(self, file: int) -> None:
         self._file = file
         self._is_direct = _set_direct(file, True)
-        self._rest: list[tuple[int, bytes]] = []
-        self._local = threading.local()
-
-    def write(self, offset: int, data: memoryview) -> None:
-        """Put `data` at `offset`. What is less than a page may wait until `finish`."""
-        if self._is_direct and offset % ALIGNMENT:
-            self._give_up()
-        if not self._is_direct:
-            write_all(self._file, data, offset)
-            return
-        whole = len(data) - len(data) % ALIGNMENT
-        if whole < len(data):
-            self._rest.append((offset + whole, bytes(data[whole:])))
-        buffer = self._buffer(whole)
-        buffer[:whole] = data[:whole]
-        try:
-            write_all(self._file, memoryview(buffer)[:whole], offset)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            self._give_up()
-            write_all(self._file, data[:whole], offset)
-
-    def finish(self) -> None:
-        """Write what has waited, when no thread writes any more."""
-        if self._rest:
-            self._give_up()
-        for offset, data in self._rest:
-            write_all(self._file, memoryview(data), offset)
-
-    def _buffer(self, size: int) -> mmap.mmap:
-        """Memory of this thread, aligned as only whole pages are."""
-        buffer: mmap.mmap | None = getattr(self._local, "buffer", None)
-        if buffer is None or len(buffer) < size:
-            buffer = self._local.buffer = mmap.mmap(-1, max(size, ALIGNMENT))
-        return buffer
-
-    def _give_up(self) -> None:
-        self._is_direct = _set_direct(self._file, False)
-
-
-class BlockWriter:
-    """Appends to an open, empty file in large blocks: one is written while the next is filled.
-
-    A context manager: leaving it without an error writes what is left. Closes nothing.
-    """
-
-    def __init__(self, file: int) -> None:
-        self._file = file
-        self._is_direct = _set_direct(file, True)
-        self._thread = ThreadPoolExecutor(1, "write")
-        self._under_way: Future[None] | None = None
-        self._filling, self._writing = mmap.mmap(-1, _BLOCK_SIZE), mmap.mmap(-1, _BLOCK_SIZE)
+        self._block = mmap.mmap(-1, BLOCK_SIZE)
         self._filled = 0
         self._offset = 0
 
-    def __enter__(self) -> BlockWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._wait()
-                if self._filled % ALIGNMENT and self._is_direct:
-                    _set_direct(self._file, False)
-                write_all(self._file, memoryview(self._filling)[: self._filled], self._offset)
-        finally:
-            self._thread.shutdown()
-
-    def write(self, data: bytes, /) -> None:
-        """Append `data`. Raises OSError, also of an earlier write."""
+    def write(self, data: bytes | memoryview, /) -> None:
+        """Append `data`. Raises OSError."""
         rest = memoryview(data)
         while rest:
-            piece = rest[: _BLOCK_SIZE - self._filled]
-            self._filling[self._filled : self._filled + len(piece)] = piece
+            piece = rest[: len(self._block) - self._filled]
+            self._block[self._filled : self._filled + len(piece)] = piece
             self._filled += len(piece)
             rest = rest[len(piece) :]
-            if self._filled == _BLOCK_SIZE:
-                self._wait()
-                self._filling, self._writing = self._writing, self._filling
-                self._under_way = self._thread.submit(self._write_block, self._offset)
-                self._offset += _BLOCK_SIZE
-                self._filled = 0
+            if self._filled == len(self._block):
+                self._write_block()
 
-    def _wait(self) -> None:
-        if self._under_way is not None:
-            self._under_way.result()
+    def finish(self) -> None:
+        """Write what is left. Raises OSError."""
+        if self._filled % ALIGNMENT:
+            self._give_up()
+        self._write_block()
 
-    def _write_block(self, offset: int) -> None:
-        block = memoryview(self._writing)
+    def _write_block(self) -> None:
+        block = memoryview(self._block)[: self._filled]
         try:
-            write_all(self._file, block, offset)
+            write_all(self._file, block, self._offset)
         except OSError as error:
             if error.errno != errno.EINVAL or not self._is_direct:
                 raise
+            self._give_up()  # It took the flag and cannot do it.
+            write_all(self._file, block, self._offset)
+        self._offset += self._filled
+        self._filled = 0
+
+    def _give_up(self) -> None:
+        if self._is_direct:
             self._is_direct = _set_direct(self._file, False)
-            write_all(self._file, block, offset)
 
 
 def write_all(file: int, data: memoryview, offset: int) -> None:

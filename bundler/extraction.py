@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from bundler.digest import Verifier
@@ -15,8 +14,8 @@ from bundler.parallel import Count
 class Outlet(Protocol):
     """Where the content of one blob goes."""
 
-    def write(self, offset: int, data: memoryview) -> None:
-        """Take the bytes from `offset` on; in no order, by several threads at once."""
+    def write(self, data: memoryview) -> None:
+        """Take the next bytes."""
 
     def close(self) -> None:
         """All is here, and is what the manifest says."""
@@ -29,52 +28,14 @@ class Receiver(Protocol):
     """What is to become of blobs."""
 
     def open(self, member: Member) -> Outlet | None:
-        """Where its content is to go, if anywhere. Called once, in any thread."""
+        """Where its content is to go, if anywhere."""
 
     def refuse(self, member: Member, error: DamagedError) -> None:
-        """It is not what the manifest says: go on with the others, or raise."""
+        """It is not what the manifest says: go on with the others, or raise. In any thread."""
 
 
-class _Arriving:
-    """A blob of which some bytes have come by."""
-
-    __slots__ = (
-        "_is_open", "_lock", "_outlet", "_receiver", "_unwritten", "is_bad", "member", "verifier",
-    )  # fmt: skip
-
-    def __init__(self, member: Member, receiver: Receiver) -> None:
-        self.member = member
-        self.verifier = Verifier(member.blob, member.what, member.git_sha1)
-        self.is_bad = False
-        self._receiver = receiver
-        self._lock = threading.Lock()
-        self._is_open = False
-        self._outlet: Outlet | None = None
-        self._unwritten = member.blob.size
-
-    def write(self, offset: int, data: memoryview) -> bool:
-        """Take verified bytes; whether they were the last that were not written yet."""
-        with self._lock:
-            if not self._is_open:
-                self._outlet = self._receiver.open(self.member)
-                self._is_open = True
-        if self._outlet is not None:
-            self._outlet.write(offset, data)
-        with self._lock:
-            self._unwritten -= len(data)
-            is_done = not self._unwritten
-        if is_done and self._outlet is not None:
-            outlet, self._outlet = self._outlet, None
-            outlet.close()
-        return is_done
-
-    def abandon(self) -> None:
-        if self._outlet is not None:
-            self._outlet.abandon()
-
-
-Piece = tuple[_Arriving, int, memoryview]
-"""Some content of a blob, and where in it that belongs."""
+Piece = tuple[Member, memoryview, bool]
+"""The next content of a blob, and whether it is the last."""
 
 
 class Extraction:
@@ -82,7 +43,7 @@ class Extraction:
 
     A member has exactly one right header, so links, devices, sparse files, pax records and every
     other thing that a tar can say need no rules of their own. `end`: where the last member ends. A
-    context manager: on leaving it no thread may be at work any more.
+    context manager: on leaving it what is not whole is abandoned.
     """
 
     def __init__(self, members: Sequence[Member], end: int, receiver: Receiver) -> None:
@@ -90,15 +51,19 @@ class Extraction:
         self._end = end
         self._receiver = receiver
         self._number = 0
-        self._arriving: _Arriving | None = None
-        self._unfinished: set[_Arriving] = set()
+        """Of the member that `take` is at."""
+        self._verifier: Verifier | None = None
+        """Of the same, unless nothing of it has come, or it was found bad."""
+        self._is_bad = False
+        self._written: Member | None = None
+        """What `write` is at."""
+        self._outlet: Outlet | None = None
 
     def __enter__(self) -> Extraction:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for arriving in self._unfinished:
-            arriving.abandon()
+        self._begin(None)
 
     def take(self, start: int, stop: int, content: bytes | DamagedError) -> list[Piece]:
         """What is to be written of the content between two bytes, or what is wrong with it.
@@ -107,16 +72,15 @@ class Extraction:
         """
         pieces: list[Piece] = []
         for member in self._members_before(stop):
-            if self._arriving is None:
-                self._arriving = _Arriving(member, self._receiver)
-            if not self._arriving.is_bad:
-                try:
-                    if isinstance(content, DamagedError):
-                        raise DamagedError(f"{member.what} cannot be read: {content}")
-                    _compare(self._arriving, start, memoryview(content), pieces)
-                except DamagedError as error:
-                    self._arriving.is_bad = True
-                    self._receiver.refuse(member, error)
+            try:
+                if isinstance(content, DamagedError):
+                    raise DamagedError(f"{member.what} cannot be read: {content}")
+                if self._verifier is None:
+                    self._verifier = Verifier(member.blob, member.what, member.git_sha1)
+                pieces += _compared(member, start, memoryview(content), self._verifier)
+            except DamagedError as error:
+                self._is_bad = True
+                self._receiver.refuse(member, error)
         if stop > self._end:
             if isinstance(content, DamagedError):
                 raise content
@@ -125,33 +89,48 @@ class Extraction:
                 raise DamagedError("the bundle holds something else where its end is")
         return pieces
 
-    def write(self, pieces: list[Piece], count: Count) -> None:
-        """Write what `take` gave; in any thread, and several at once."""
-        for arriving, offset, data in pieces:
-            self._unfinished.add(arriving)
-            if arriving.write(offset, data):
-                self._unfinished.discard(arriving)
+    def write(self, pieces: Iterable[Piece], count: Count) -> None:
+        """Write what `take` gave, in the same order; by another thread, if need be."""
+        for member, data, is_last in pieces:
+            if member is not self._written:
+                self._begin(member)
+            if self._outlet is not None:
+                self._outlet.write(data)
+                if is_last:
+                    outlet, self._outlet = self._outlet, None
+                    outlet.close()
             count(len(data))
 
+    def _begin(self, member: Member | None) -> None:
+        """Abandon what was not finished, and go on with another member."""
+        if self._outlet is not None:
+            self._outlet.abandon()
+        self._written = member
+        self._outlet = None if member is None else self._receiver.open(member)
+
     def _members_before(self, stop: int) -> Iterator[Member]:
-        """The members of which there is something before byte `stop`, from where it was left."""
+        """The members of which there is something before byte `stop`, from where it was left.
+
+        Not the one that was found bad.
+        """
         while self._number < len(self._members):
             member = self._members[self._number]
             if member.start >= stop:
                 break
-            yield member
+            if not self._is_bad:
+                yield member
             if member.end > stop:
                 break
             self._number += 1
-            self._arriving = None
+            self._verifier, self._is_bad = None, False
 
 
-def _compare(arriving: _Arriving, start: int, view: memoryview, pieces: list[Piece]) -> None:
-    """Compare what `view`, from byte `start` of the content on, has of a member.
+def _compared(member: Member, start: int, view: memoryview, verifier: Verifier) -> Iterator[Piece]:
+    """Of what stands in `view`, from byte `start` of the content on, that of a member.
 
-    Its content is appended to `pieces` as far as it is right. Raises DamagedError.
+    Raises DamagedError instead of giving the last of it if it is not right.
     """
-    member, stop = arriving.member, start + len(view)
+    stop = start + len(view)
     first, last = member.content_start, member.content_end
 
     def part(begin: int, end: int) -> memoryview:
@@ -162,11 +141,11 @@ def _compare(arriving: _Arriving, start: int, view: memoryview, pieces: list[Pie
         header = member.header[max(0, start - member.start) : stop - member.start]
         if part(member.start, first) != header:
             raise DamagedError(f"{member.what} cannot be read: something else stands there")
-    data = part(first, last)
-    if data or (first == last <= stop):
-        arriving.verifier.update(data)
-        if last <= stop:
-            arriving.verifier.finish()
-        pieces.append((arriving, max(start, first) - first, data))
     if any(part(last, member.end)):
         raise DamagedError(f"{member.what} cannot be read: something else stands after it")
+    data = part(first, last)
+    if data or (first == last <= stop):
+        verifier.update(data)
+        if last <= stop:
+            verifier.finish()
+        yield member, data, last <= stop

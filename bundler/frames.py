@@ -3,14 +3,16 @@
 This is the Zstandard seekable format 0.1.0 (facebook/zstd, contrib/seekable_format) with checksums.
 Any zstd decoder reads it straight through; a reader that has the table starts at any frame.
 
-Several threads work on it, each on one frame at a time from beginning to end, so that the frame
-stays in the cache of one processor. What must be in the order of the frames is done in turns.
+Several threads work on it, each on one frame at a time, so that it stays in the cache of one
+processor: what goes into a frame is read and hashed by the thread that compresses it, and what
+comes out of one is hashed by the thread that decompressed it, in turns. The calling thread writes.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeVar
 
@@ -18,7 +20,7 @@ import zstandard
 
 from bundler.digest import Readable
 from bundler.errors import DamagedError
-from bundler.parallel import Count, Turns, default_jobs, each_in_threads
+from bundler.parallel import Count, in_order
 from bundler.seek_table import SeekTable, SeekTableWriter
 
 MAX_WINDOW = 8 << 20
@@ -50,10 +52,9 @@ class FrameWriter:
 
     def __init__(self, out: Output, jobs: int | None = None) -> None:
         self._out = out
-        self._threads = _threads(jobs)
-        self._compressors: dict[tuple[int, int], zstandard.ZstdCompressor] = {}
+        self._jobs = jobs
+        self._local = threading.local()
         self._table = SeekTableWriter()
-        self._turns = Turns()
         self.size = 0
         """Bytes written to `out` so far."""
 
@@ -63,25 +64,22 @@ class FrameWriter:
         Pieces are asked for one at a time, in any thread. `count` is told their progress. Raises
         what making and writing them raises.
         """
-        each_in_threads(enumerate(pieces), self._write_one, self._threads, count)
-        self._emit(self._table.to_bytes())
-
-    def _write_one(self, numbered: tuple[int, Piece], count: Count) -> None:
-        number, piece = numbered
-        with self._turns.ended_by_errors():
-            frame = self._compressor(piece.level).compress(piece.content)
-            with self._turns.take(number):
+        frames = in_order(pieces, self._frame, lambda frame: frame, self._jobs)
+        with closing(frames):
+            for piece, frame in frames:
                 self._emit(frame)
                 self._table.add(frame, len(piece.content))
-            count(piece.progress)
+                count(piece.progress)
+        self._emit(self._table.to_bytes())
 
-    def _compressor(self, level: int) -> zstandard.ZstdCompressor:
-        key = threading.get_ident(), level
-        if key not in self._compressors:
-            self._compressors[key] = zstandard.ZstdCompressor(
-                level=level, write_checksum=True, write_content_size=True
+    def _frame(self, piece: Piece) -> tuple[Piece, bytes]:
+        compressors: dict[int, zstandard.ZstdCompressor]
+        compressors = self._local.__dict__.setdefault("compressors", {})
+        if piece.level not in compressors:
+            compressors[piece.level] = zstandard.ZstdCompressor(
+                level=piece.level, write_checksum=True, write_content_size=True
             )
-        return self._compressors[key]
+        return piece, compressors[piece.level].compress(piece.content)
 
     def _emit(self, data: bytes) -> None:
         self._out.write(data)
@@ -130,54 +128,45 @@ class StreamedFrames:
         self.position -= len(self._ahead)
 
 
-def decompress_each(
+def decompressed(
     file: BinaryIO,
     table: SeekTable,
     numbers: Iterable[int],
     in_turn: Callable[[int, int, bytes | DamagedError], T],
-    then: Callable[[T, Count], None],
-    jobs: int | None,
-    count: Count,
-) -> None:
-    """Decompress the frames with these numbers, which rise.
+    jobs: int | None = None,
+) -> Generator[T, None, None]:
+    """What `in_turn` makes of each of the frames with these numbers, which rise, in their order.
 
-    `in_turn` gets where the content of each begins and ends, and the content or what is wrong with
-    it, one after the other; `then` gets what that gave, in any order and several at once. `count`
-    as in `each_in_threads`. Raises what the two raise.
+    It gets where the content of the frame begins and ends, and the content, or what is wrong with
+    it; by any of `jobs` threads, one call after the other. Raises what it raises.
     """
-    turns = Turns()
-    decompressors: dict[int, zstandard.ZstdDecompressor] = {}
+    local = threading.local()
 
-    def frames() -> Iterator[tuple[int, int, bytes | DamagedError]]:
-        for turn, number in enumerate(numbers):
+    def frames() -> Iterator[tuple[int, bytes | DamagedError]]:
+        for number in numbers:
             try:
-                yield turn, number, _frame(file, table, number)
+                yield number, _frame(file, table, number)
             except DamagedError as error:
-                yield turn, number, error
+                yield number, error
 
-    def work(frame: tuple[int, int, bytes | DamagedError], count: Count) -> None:
-        turn, number, content = frame
-        decompressor = decompressors.get(threading.get_ident())
-        if decompressor is None:
-            decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
-            decompressors[threading.get_ident()] = decompressor
+    def decompress(frame: tuple[int, bytes | DamagedError]) -> tuple[int, bytes | DamagedError]:
+        number, content = frame
         begin, end = table.content_offsets[number : number + 2]
-        with turns.ended_by_errors():
-            try:
-                if isinstance(content, bytes):
-                    content = _decompressed(content, end - begin, decompressor)
-            except DamagedError as error:
-                content = error
-            with turns.take(turn):
-                result = in_turn(begin, end, content)
-            then(result, count)
+        if not hasattr(local, "decompressor"):
+            local.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        try:
+            if isinstance(content, bytes):
+                content = _content(content, end - begin, local.decompressor)
+        except DamagedError as error:
+            content = error
+        return number, content
 
-    each_in_threads(frames(), work, _threads(jobs), count)
+    def take(frame: tuple[int, bytes | DamagedError]) -> T:
+        number, content = frame
+        begin, end = table.content_offsets[number : number + 2]
+        return in_turn(begin, end, content)
 
-
-def _threads(jobs: int | None) -> int:
-    """A few more than processors: some of them wait for the disk."""
-    return (jobs or default_jobs()) + 2
+    return in_order(frames(), decompress, take, jobs)
 
 
 def _frame(file: BinaryIO, table: SeekTable, number: int) -> bytes:
@@ -189,7 +178,7 @@ def _frame(file: BinaryIO, table: SeekTable, number: int) -> bytes:
         raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
 
 
-def _decompressed(frame: bytes, size: int, decompressor: zstandard.ZstdDecompressor) -> bytes:
+def _content(frame: bytes, size: int, decompressor: zstandard.ZstdDecompressor) -> bytes:
     try:
         # The decoder allocates what the frame claims to hold: compare before believing.
         if zstandard.get_frame_parameters(frame).content_size != size:

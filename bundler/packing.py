@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from bundler.archive import Levels, write_bundle
 from bundler.code import code_of, refuse_code
 from bundler.digest import Blob, Digest
-from bundler.direct_io import BlockWriter
+from bundler.direct_io import DirectWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
 from bundler.frames import Output
 from bundler.gathering import gather
@@ -225,8 +225,10 @@ def _opened(output: Path | str | BinaryIO) -> Iterator[Output]:
         if path.exists() and not path.is_file():
             yield stack.enter_context(open(path, "wb"))  # A pipe or a device: nothing to replace.
         else:
-            file = stack.enter_context(whole_file(path))
-            yield stack.enter_context(BlockWriter(file.fileno()))
+            with whole_file(path) as file:
+                direct = DirectWriter(file.fileno())
+                yield direct
+                direct.finish()
 
 
 def _check_output(path: Path) -> None:

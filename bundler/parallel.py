@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import TypeVar
 
+_AHEAD = 3
+"""Results for each thread that may wait for the caller, who may wait for a disk."""
+
 T = TypeVar("T")
+U = TypeVar("U")
+V = TypeVar("V")
 Count = Callable[[int], None]
 """Is told of bytes that are done."""
 
@@ -68,7 +74,61 @@ def each_in_threads(
             stopped.set()
 
 
-class Turns:
+def in_order(
+    items: Iterable[T], work: Callable[[T], U], in_turn: Callable[[U], V], jobs: int | None
+) -> Generator[V, None, None]:
+    """What `in_turn` gives for what `work` gives for each item, in the order of the items.
+
+    In `jobs` threads (None: `default_jobs`), each of which takes the next item, works on it beside
+    the others, and waits for its turn. They run ahead of the caller, but not far. Raises what
+    making the items, `work` and `in_turn` raise.
+    """
+    jobs = jobs or default_jobs()
+    todo = enumerate(items)
+    taking = threading.Lock()
+    turns = _Turns()
+    results: queue.Queue[tuple[V] | BaseException | None] = queue.Queue(_AHEAD * jobs)
+
+    def run() -> None:
+        try:
+            while True:
+                with taking:
+                    turns.go_on()
+                    number, item = next(todo)
+                result = work(item)
+                with turns.take(number):
+                    results.put((in_turn(result),))
+        except (StopIteration, Stopped):
+            pass
+        except BaseException as error:
+            turns.stop()
+            results.put(error)
+        finally:
+            results.put(None)
+
+    threads = [threading.Thread(target=run) for _ in range(jobs)]
+    running = 0
+    try:
+        for thread in threads:
+            thread.start()
+            running += 1
+        while running:
+            result = results.get()
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                running -= 1
+            else:
+                yield result[0]
+    finally:
+        turns.stop()
+        while running:  # Some wait until there is room for what they have.
+            running -= results.get() is None
+        for thread in threads:
+            thread.join()
+
+
+class _Turns:
     """What threads do one after another, in the order of their numbers: 0, 1, 2, …"""
 
     def __init__(self) -> None:
@@ -81,20 +141,19 @@ class Turns:
         """Wait for the turn of `number`, and have it. Raises Stopped if it will never come."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._next == number)
-            if self._stopped:
-                raise Stopped
+            self.go_on()
         yield
         with self._changed:
             self._next += 1
             self._changed.notify_all()
 
-    @contextmanager
-    def ended_by_errors(self) -> Iterator[None]:
-        """No turn will come any more if this block ends with an error."""
-        try:
-            yield
-        except BaseException:
-            with self._changed:
-                self._stopped = True
-                self._changed.notify_all()
-            raise
+    def go_on(self) -> None:
+        """Raise Stopped after `stop`."""
+        if self._stopped:
+            raise Stopped
+
+    def stop(self) -> None:
+        """No turn will come any more."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()

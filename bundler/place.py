@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from functools import cache
@@ -21,7 +20,7 @@ from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
 from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader, digest_of
-from bundler.direct_io import ScatteredWriter, write_all
+from bundler.direct_io import DirectWriter, write_all
 from bundler.errors import BundlerError, TargetError
 from bundler.folders import STAGING, Folders
 from bundler.layouts.placement import File
@@ -86,7 +85,6 @@ class Target:
         self._shared: dict[Digest, bool] = {}
         """Blobs that share their space with a cache; whether they are clones, not hard links."""
         self._unsynced: list[PurePosixPath] = []
-        self._creating = threading.Lock()
 
     def __enter__(self) -> Target:
         """Make the root, take the lock, see what an earlier run left. Raises TargetError.
@@ -186,20 +184,18 @@ class Target:
 
         Raises what it raises, and TargetError.
         """
-        file, offset = StagedFile(self, blob), 0
+        file = StagedFile(self, blob)
         try:
             while data := content.read(COPY_SIZE):
-                file.write(offset, memoryview(data))
-                offset += len(data)
+                file.write(memoryview(data))
         except BaseException:
             file.abandon()
             raise
         file.close()
 
     def create(self, blob: Blob) -> int:
-        """A new file to write `blob` to, where it is expected. For threads. Raises OSError."""
-        with self._creating:
-            return self._folders.create(self._places[blob.digest])
+        """A new file to write `blob` to, where it is expected. Raises OSError."""
+        return self._folders.create(self._places[blob.digest])
 
     def note(self, blob: Blob, mtime_ns: int) -> None:
         """The file made by `create` holds `blob`, and was changed last at this time."""
@@ -341,20 +337,22 @@ class StagedFile:
         self._blob = blob
         with told(target.root, "--root"):
             self._file = target.create(blob)
-            self._scattered = ScatteredWriter(self._file) if blob.size >= _LARGE else None
+            self._direct = DirectWriter(self._file) if blob.size >= _LARGE else None
+            self._size = 0
 
-    def write(self, offset: int, data: memoryview) -> None:
+    def write(self, data: memoryview) -> None:
         with told(self._target.root, "--root"):
-            if self._scattered is not None:
-                self._scattered.write(offset, data)
+            if self._direct is not None:
+                self._direct.write(data)
             else:
-                write_all(self._file, data, offset)
+                write_all(self._file, data, self._size)
+                self._size += len(data)
 
     def close(self) -> None:
         try:
             with told(self._target.root, "--root"):
-                if self._scattered is not None:
-                    self._scattered.finish()
+                if self._direct is not None:
+                    self._direct.finish()
                     os.fsync(self._file)
                 self._target.note(self._blob, os.fstat(self._file).st_mtime_ns)
         finally:

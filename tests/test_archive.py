@@ -82,7 +82,7 @@ class Collected:
         self.refused: dict[Member, DamagedError] = {}
 
     def open(self, member: Member) -> Outlet:
-        self.contents[member] = bytearray(member.blob.size)
+        self.contents[member] = bytearray()
         return CollectedBlob(self, member)
 
     def refuse(self, member: Member, error: DamagedError) -> None:
@@ -96,8 +96,8 @@ class CollectedBlob:
         self.collected = collected
         self.member = member
 
-    def write(self, offset: int, data: memoryview) -> None:
-        self.collected.contents[self.member][offset : offset + len(data)] = data
+    def write(self, data: memoryview) -> None:
+        self.collected.contents[self.member] += data
 
     def close(self) -> None:
         self.collected.finished.append(self.member)
@@ -147,8 +147,8 @@ def test_a_blob_of_more_than_8_gib_still_has_a_header_of_one_block() -> None:
         def open(self, member: Member) -> Outlet:
             return self
 
-        def write(self, offset: int, data: memoryview) -> None:
-            written.append((offset, bytes(data)))
+        def write(self, data: memoryview) -> None:
+            written.append(bytes(data))
 
         def refuse(self, member: Member, error: DamagedError) -> None:
             raise error
@@ -159,11 +159,11 @@ def test_a_blob_of_more_than_8_gib_still_has_a_header_of_one_block() -> None:
         def abandon(self) -> None:
             abandoned.append(True)
 
-    written: list[tuple[int, bytes]] = []
+    written: list[bytes] = []
     abandoned: list[bool] = []
     with open_bundle(Pipe(bundle)) as reader, pytest.raises(DamagedError, match="ends too early"):
         reader.extract(FirstBytes())
-    assert written == [(0, b"its first bytes")]
+    assert written == [b"its first bytes"]
     assert abandoned == [True]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+import threading
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO, NamedTuple
 
@@ -15,8 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundler.errors import DamagedError
-from bundler.frames import FrameWriter, Piece, StreamedFrames, decompress_each
-from bundler.parallel import Count
+from bundler.frames import FrameWriter, Piece, StreamedFrames, decompressed
 from bundler.seek_table import FRAME_SIZE, SeekTable, read_seek_table
 
 NOISE = random.Random(0).randbytes(1 << 20)
@@ -68,22 +68,19 @@ def content_of(stream: bytes) -> bytes:
 
 def read_frames(
     file: BinaryIO, table: SeekTable, numbers: Iterable[int], jobs: int | None = None
-) -> tuple[list[tuple[int, bytes | DamagedError]], list[bytes]]:
-    """What comes of each frame with where it begins, in turn; and what came after, in any order."""
-    in_turn: list[tuple[int, bytes | DamagedError]] = []
-    after: list[bytes] = []
+) -> list[tuple[int, bytes | DamagedError]]:
+    """Where each frame begins, and what comes of it."""
+    is_turn = threading.Lock()
 
-    def take(start: int, stop: int, content: bytes | DamagedError) -> bytes:
-        in_turn.append((start, content))
+    def take(
+        start: int, stop: int, content: bytes | DamagedError
+    ) -> tuple[int, bytes | DamagedError]:
+        assert is_turn.acquire(blocking=False), "one at a time"
         assert isinstance(content, DamagedError) or len(content) == stop - start
-        return b"" if isinstance(content, DamagedError) else content
+        is_turn.release()
+        return start, content
 
-    def then(content: bytes, count: Count) -> None:
-        after.append(content)
-        count(len(content))
-
-    decompress_each(file, table, numbers, take, then, jobs, lambda _: None)
-    return in_turn, after
+    return [*decompressed(file, table, numbers, take, jobs)]
 
 
 @given(pieces)
@@ -132,10 +129,9 @@ def test_any_frames_are_read_from_a_file_in_their_order(
     file = io.BytesIO(written(pieces))
     table = read_seek_table(file, len(pieces))
     numbers = sorted(data.draw(st.sets(st.integers(0, len(table) - 1))))
-    in_turn, after = read_frames(file, table, numbers, jobs)
     spans = [table.content_offsets[number : number + 2] for number in numbers]
-    assert in_turn == [(start, content[start:stop]) for start, stop in spans]
-    assert sorted(after) == sorted(content[start:stop] for start, stop in spans)
+    expected = [(start, content[start:stop]) for start, stop in spans]
+    assert read_frames(file, table, numbers, jobs) == expected
 
 
 @given(pieces, st.integers(1, 9))
@@ -167,8 +163,7 @@ def test_a_part_of_a_file_costs_the_table_and_the_frames_it_stands_in() -> None:
     file = CountingFile(written([NOISE] * 8))
     table = read_seek_table(file, 8)
     assert file.count < 1000
-    in_turn, _ = read_frames(file, table, [3])
-    assert in_turn == [(3 * len(NOISE), NOISE)]
+    assert read_frames(file, table, [3]) == [(3 * len(NOISE), NOISE)]
     assert file.count < len(NOISE) + 2000
 
 
@@ -193,7 +188,6 @@ def test_no_damaged_frame_is_handed_out_whole(position: int) -> None:
     stream = bytearray(written([b"before", text, b"after"]))
     stream[len(lines_of(bytes(stream))[0].frame) + position] ^= 0x10
     file = io.BytesIO(stream)
-    in_turn, after = read_frames(file, read_seek_table(file, 3), range(3))
-    assert isinstance(in_turn[1][1], DamagedError)
-    assert [in_turn[0][1], in_turn[2][1]] == [b"before", b"after"]
-    assert sorted(after) == [b"", b"after", b"before"]
+    (_, before), (_, damaged), (_, after) = read_frames(file, read_seek_table(file, 3), range(3))
+    assert isinstance(damaged, DamagedError)
+    assert [before, after] == [b"before", b"after"]
