@@ -100,19 +100,19 @@ class Adoption(Arrival):
         super().__init__(what, file, store, meter, stop)
         self._say = say
 
-    def take(self) -> None:
-        """Take in the first copy that is what upstream says."""
+    def take(self, count: Callable[[int], None]) -> None:
+        """Take in the first copy that is what upstream says; `count` gets the bytes read."""
         with self._faults_kept():
             for copy in self.file.copies:
                 try:
                     with closing(copy.open(0)) as content:
-                        blob = self._blob_of(content, self._meter.add)
+                        blob = self._blob_of(content, count)
                 except (DamagedError, RequestError) as error:
                     if self.file.is_here:
                         raise self._fault(copy, error) from None
                     self._say(f"{copy.path} is not what upstream has, and is downloaded")
                 else:
-                    self._store.adopt(self.file.identity, copy, blob)
+                    self._store.adopt(self.file.identity, copy, blob, keep=not self.file.is_here)
                     self.blob = blob
                     return
 

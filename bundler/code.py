@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import PurePosixPath
 from typing import BinaryIO, TypeVar
 
@@ -96,11 +97,16 @@ def _by_name(snapshot: Snapshot | RemoteSnapshot) -> list[Code]:
 
 
 def _pickled(content: BinaryIO) -> str | None:
-    head = content.read(6)
-    if head.startswith(_COMPRESSED):
+    if content.read(6).startswith(_COMPRESSED):
         return "a compressed file that may be a pickle"
-    found = foreign_imports(content, frozenset(catalogue("weights_only")["globals"]))
+    found = foreign_imports(content, _allowed())
     if not found:
         return None
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return f"a pickle of more than tensors: {', '.join(found[:_SHOWN])}{more}"
+
+
+@cache
+def _allowed() -> frozenset[str]:
+    """What torch.load(weights_only=True) imports."""
+    return frozenset(catalogue("weights_only")["globals"])

@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 from bundler.arrival import Adoption, Arrival, Download, compare, named, or_elsewhere
 from bundler.digest import COPY_SIZE, Blob, Digest, Stream, git_hash
 from bundler.errors import BundlerError, DamagedError, Faults, RequestError
+from bundler.parallel import each_in_threads
 from bundler.patience import Patience
 from bundler.progress import Progress
 from bundler.remote import SMALL, RemoteFile
+from bundler.sharing import SHARED_FROM
 from bundler.store import BlobStore
 from bundler.web import Web, opener
 
@@ -45,6 +47,8 @@ def file_at(url: str, web: Web, known_by: str = "") -> tuple[RemoteFile, str]:
 
 def found(file: RemoteFile, store: BlobStore) -> Blob | None:
     """The blob that `file` is, if `store` has it whole and as upstream describes it."""
+    if file.is_here and (file.size or 0) < SHARED_FROM:
+        return None  # Read where it is, and kept nowhere.
     if file.digest is not None and file.size is not None:
         promised = Blob(file.digest, file.size)
         return promised if store.has(promised) else None
@@ -82,9 +86,10 @@ def fetch_all(
         copied = [(what, file) for what, file in missing if file.copies]
         with progress.start("reading", sum(file.size or 0 for _, file in copied)) as meter:
             adoptions = [Adoption(w, f, store, meter, stop, progress.say) for w, f in copied]
-            list(pool.map(Adoption.take, adoptions))
+            each_in_threads(_grouped(adoptions), _take_all, None, meter.add)
             _settle(adoptions, blobs, faults)
-        missing = [(w, f) for w, f in missing if f.identity not in {**blobs, **faults}]
+        settled = blobs.keys() | faults.keys()
+        missing = [(w, f) for w, f in missing if f.identity not in settled]
         total = sum(file.size or 0 for _, file in missing)
         begun = {f.identity: store.partial(f.identity, f.size) for _, f in missing}
         left = sum(unfinished.left for unfinished in begun.values())
@@ -148,6 +153,18 @@ def small_content(
             return patience.insist(fetch)
         except DamagedError:
             return patience.insist(fetch)
+
+
+def _grouped(adoptions: Sequence[Adoption]) -> list[list[Adoption]]:
+    """Large files each by itself, and small ones together: threads with short work wait a lot."""
+    large = [[a] for a in adoptions if a.file.size is None or a.file.size >= SMALL]
+    small = [a for a in adoptions if a.file.size is not None and a.file.size < SMALL]
+    return [small, *large]
+
+
+def _take_all(adoptions: Sequence[Adoption], count: Callable[[int], None]) -> None:
+    for adoption in adoptions:
+        adoption.take(count)
 
 
 def _settle(

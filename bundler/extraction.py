@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Protocol
 
 from bundler.digest import Verifier
 from bundler.errors import DamagedError
-from bundler.members import END, Member
+from bundler.members import END, LARGE, Member
 from bundler.parallel import Count
 
 
@@ -52,9 +53,9 @@ class Extraction:
         self._receiver = receiver
         self._number = 0
         """Of the member that `take` is at."""
-        self._verifier: Verifier | None = None
-        """Of the same, unless nothing of it has come, or it was found bad."""
-        self._is_bad = False
+        self._verifiers: dict[int, Verifier] = {}
+        """Of members that have begun to come, by where they start."""
+        self._bad: set[int] = set()
         self._written: Member | None = None
         """What `write` is at."""
         self._outlet: Outlet | None = None
@@ -65,29 +66,49 @@ class Extraction:
     def __exit__(self, *_: object) -> None:
         self._begin(None)
 
-    def take(self, start: int, stop: int, content: bytes | DamagedError) -> list[Piece]:
+    def take(self, start: int, stop: int, content: bytes | DamagedError) -> Iterator[Piece]:
         """What is to be written of the content between two bytes, or what is wrong with it.
 
-        Raises DamagedError if there is something wrong with the end of the bundle.
+        Large members are compared at once, small ones when they are asked for, by the thread that
+        writes them: threads with short pieces of work only wait for each other. Raises
+        DamagedError, also later, if there is something wrong with the end of the bundle.
         """
-        pieces: list[Piece] = []
+        found: list[Iterable[Piece]] = []
         for member in self._members_before(stop):
-            try:
-                if isinstance(content, DamagedError):
-                    raise DamagedError(f"{member.what} cannot be read: {content}")
-                if self._verifier is None:
-                    self._verifier = Verifier(member.blob, member.what, member.git_sha1)
-                pieces += _compared(member, start, memoryview(content), self._verifier)
-            except DamagedError as error:
-                self._is_bad = True
-                self._receiver.refuse(member, error)
+            compared = self._compared(member, start, content)
+            found.append(compared if member.blob.size < LARGE else [*compared])
         if stop > self._end:
+            found.append(self._compared_end(start, stop, content))
+        return chain.from_iterable(found)
+
+    def _compared(
+        self, member: Member, start: int, content: bytes | DamagedError
+    ) -> Iterator[Piece]:
+        """What the content from byte `start` on has of a member, unless that was found bad."""
+        key = member.start
+        if key in self._bad:
+            return
+        if key not in self._verifiers:
+            self._verifiers[key] = Verifier(member.blob, member.what, member.git_sha1)
+        try:
             if isinstance(content, DamagedError):
-                raise content
-            begin = max(start, self._end)
-            if content[begin - start :] != END[begin - self._end : stop - self._end]:
-                raise DamagedError("the bundle holds something else where its end is")
-        return pieces
+                raise DamagedError(f"{member.what} cannot be read: {content}")
+            yield from _verified(member, start, memoryview(content), self._verifiers[key])
+        except DamagedError as error:
+            self._bad.add(key)
+            self._receiver.refuse(member, error)
+        if isinstance(content, DamagedError) or member.end <= start + len(content):
+            del self._verifiers[key]
+
+    def _compared_end(
+        self, start: int, stop: int, content: bytes | DamagedError
+    ) -> Iterator[Piece]:
+        if isinstance(content, DamagedError):
+            raise content
+        begin = max(start, self._end)
+        if content[begin - start :] != END[begin - self._end : stop - self._end]:
+            raise DamagedError("the bundle holds something else where its end is")
+        yield from ()
 
     def write(self, pieces: Iterable[Piece], count: Count) -> None:
         """Write what `take` gave, in the same order; by another thread, if need be."""
@@ -109,23 +130,18 @@ class Extraction:
         self._outlet = None if member is None else self._receiver.open(member)
 
     def _members_before(self, stop: int) -> Iterator[Member]:
-        """The members of which there is something before byte `stop`, from where it was left.
-
-        Not the one that was found bad.
-        """
+        """The members of which there is something before byte `stop`, from where it was left."""
         while self._number < len(self._members):
             member = self._members[self._number]
             if member.start >= stop:
                 break
-            if not self._is_bad:
-                yield member
+            yield member
             if member.end > stop:
                 break
             self._number += 1
-            self._verifier, self._is_bad = None, False
 
 
-def _compared(member: Member, start: int, view: memoryview, verifier: Verifier) -> Iterator[Piece]:
+def _verified(member: Member, start: int, view: memoryview, verifier: Verifier) -> Iterator[Piece]:
     """Of what stands in `view`, from byte `start` of the content on, that of a member.
 
     Raises DamagedError instead of giving the last of it if it is not right.

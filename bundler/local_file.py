@@ -44,7 +44,8 @@ def local_file(
 def copy_at(path: Path) -> Copy:
     """The file at `path`, or where that leads to, as it is now. Raises RequestError, OSError."""
     state = path.stat()
-    path = Path(os.path.realpath(path))
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     if not stat.S_ISREG(state.st_mode):
         raise RequestError(f"{path} is not a file: move it away, and pack again")
     opener = partial(_open, path, state.st_size, state.st_mtime_ns)

@@ -40,6 +40,8 @@ _EXTENSION = "an extension code"
 _RUN_TIME = "a name made at run time"
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_CHECKSUM = re.compile(rb"[\x80\xff]|[-+0-7oO_\s]*(\0|$)")
+"""Where the header of a tar archive has a number (tarfile.py, nti), and few other files do."""
 _NUMBER = re.compile(rb"\s*[-+]?(\d|\.\d|inf|nan)|\n|\0", re.IGNORECASE)
 _QUOTED = re.compile(rb"(['\"]).*\1\n")
 _STRINGS = {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
@@ -59,12 +61,13 @@ def foreign_imports(content: BinaryIO, allowed: Container[str]) -> list[str]:
     """
     search = _Search(allowed)
     content.seek(0)
-    head = content.read(len(_LEGACY))
+    head = content.read(tarfile.BLOCKSIZE)
     if head.startswith(b"PK\x03\x04"):
         search.zip_archive(content)
     else:
-        search.tar_archive(content)
-        legacy = head == _LEGACY
+        if _CHECKSUM.match(head, 148, 156):
+            search.tar_archive(content)
+        legacy = head.startswith(_LEGACY)
         search.pickles(content, certain=5 if legacy else 0, at_most=5 if legacy else None)
     return sorted(search.found)
 

@@ -276,7 +276,7 @@ def _to_json(receipt: Receipt) -> str:
             for model in receipt.models
         ],
     }
-    return json.dumps(document, indent=1) + "\n"
+    return json.dumps(document) + "\n"
 
 
 def _from_json(content: bytes) -> Receipt | None:

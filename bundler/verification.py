@@ -78,7 +78,7 @@ def verify(
             except DamagedError as error:
                 if not faults and not faulty.members:
                     faults.append(BadMember("the bundle as a whole", str(error)))
-        right = [member.blob for member in reader.members if member not in faulty.members]
+        right = [member.blob for member in reader.members if member.start not in faulty.members]
         size = sum(blob.size for blob in right)
         faults += faulty.members.values()
         return Verification(reader.digest, len(right), size, tuple(faults))
@@ -89,11 +89,11 @@ class _Faulty:
 
     def __init__(self, files: Mapping[Digest, Sequence[str]]) -> None:
         self._files = files
-        self.members: dict[Member, BadMember] = {}
+        self.members: dict[int, BadMember] = {}
 
     def open(self, _: Member) -> None:
         pass
 
     def refuse(self, member: Member, error: DamagedError) -> None:
         files = tuple(self._files[member.blob.digest])
-        self.members[member] = BadMember(member.name, str(error), files)
+        self.members[member.start] = BadMember(member.name, str(error), files)
