@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-import httpx2
+from typing import TYPE_CHECKING
 
 from bundler.digest import COPY_SIZE
 from bundler.errors import DamagedError, UnavailableError
 from bundler.patience import TransientError
 from bundler.refusals import changed, reason
+
+if TYPE_CHECKING:  # As in `refusals`.
+    import httpx2
 
 LARGEST_FILE = 1 << 44
 """Bytes: 16 TiB, as much as ext4 takes in one file."""
@@ -76,6 +78,8 @@ class Body:
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes; none at the end. Raises TransientError if the connection breaks."""
+        import httpx2  # It is there: whoever has a response has a client.
+
         try:
             while not self._rest:
                 self._rest = next(self._chunks)

@@ -11,7 +11,6 @@ from bundler.catalogues import catalogue
 from bundler.digest import Blob
 from bundler.errors import TrustError
 from bundler.manifest import Code, Snapshot
-from bundler.pickled import foreign_imports
 from bundler.remote import RemoteSnapshot
 
 _PICKLED = (
@@ -99,6 +98,8 @@ def _by_name(snapshot: Snapshot | RemoteSnapshot) -> list[Code]:
 def _pickled(content: BinaryIO) -> str | None:
     if content.read(6).startswith(_COMPRESSED):
         return "a compressed file that may be a pickle"
+    from bundler.pickled import foreign_imports  # Most commands look at names alone.
+
     found = foreign_imports(content, _allowed())
     if not found:
         return None

@@ -15,18 +15,6 @@ from bundler.read_only import link_datasets, with_own_places
 from bundler.shells import EnvFormat, environment_text, is_own, read_variables
 from bundler.whole_file import write_text
 
-ENV_FILE = "offline.env"
-ENV_FILES = {
-    EnvFormat.SH: ENV_FILE,
-    EnvFormat.FISH: "offline.fish",
-    EnvFormat.POWERSHELL: "offline.ps1",
-    EnvFormat.CMD: "offline.bat",
-    EnvFormat.DOCKER: "docker.env",
-    EnvFormat.SYSTEMD: "systemd.env",
-    EnvFormat.CONDA: "offline.sh",
-    EnvFormat.JSON: "offline.json",
-}
-"""What the file is called, by what reads it, where the user says nothing else."""
 _ENDINGS = {
     EnvFormat.POWERSHELL: (".ps1",),
     EnvFormat.CMD: (".bat", ".cmd"),

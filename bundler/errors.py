@@ -39,6 +39,10 @@ class RequestError(BundlerError):
     exit_code = 2
 
 
+class SetupError(RequestError):
+    """What is set up here for the web is wrong, whatever is asked for: told once for all of it."""
+
+
 class UnavailableError(BundlerError):
     """Not to be had: no such model, no access, no network."""
 

@@ -8,9 +8,8 @@ API, as huggingface_hub/hf_api.py reads them. Nothing is written to the user's o
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -21,19 +20,18 @@ import httpx2
 from bundler.addresses import host_of, is_address, origin
 from bundler.answers import LARGEST_FILE
 from bundler.digest import SHA1, Digest
-from bundler.errors import RequestError, UnavailableError, shown
+from bundler.errors import RequestError, SetupError, UnavailableError
 from bundler.names import plain_text
 from bundler.refusals import Explain, unexplained
-from bundler.remote import RemoteFile, RemoteSnapshot, content_identity
+from bundler.remote import NoRepositoryError, RemoteFile, RemoteSnapshot, content_identity
 from bundler.web import Web, opener
 
 try:
     from huggingface_hub import constants, get_token, hf_hub_url
     from huggingface_hub.errors import HFValidationError
-except ValueError:  # It takes HF_ENDPOINT apart when it is imported.
-    raise RequestError("HF_ENDPOINT is no http or https address: correct it") from None
+except ValueError as error:  # It reads its variables when it is imported.
+    raise SetupError(f"huggingface_hub cannot read a variable that is set here: {error}") from None
 
-DEFAULT_ENDPOINT = "https://huggingface.co"
 LAYOUT = "hf-cache"
 _SHORT_HASH = re.compile(r"[0-9a-f]{7,39}")
 _NEXT_PAGE = re.compile(r"<(?P<link>[^<>]*?(?P<path>/api/[^<>]*))>\s*;\s*rel=\"?next\"?")
@@ -50,50 +48,12 @@ _MOST_PAGES = 1_000
 T = TypeVar("T")
 
 
-class NoRepositoryError(UnavailableError):
-    """There is none of that name and kind, as far as the Hub tells."""
-
-
-def find_endpoints(named: Sequence[str]) -> tuple[str, ...]:
-    """The hubs to ask, in order: that of `HF_ENDPOINT`, then those `named`, else the public one.
-
-    Raises RequestError for one that is no address.
-    """
-    configured = os.environ.get("HF_ENDPOINT")
-    endpoints = [*([configured] if configured else []), *named] or [DEFAULT_ENDPOINT]
-    for endpoint in endpoints:
-        if "@" in endpoint:
-            raise RequestError("an endpoint holds no user and password: write https://host")
-        if not is_address(endpoint) or "?" in endpoint or "#" in endpoint:
-            meant = f"https://{endpoint}"
-            hint = f": do you mean {shown(meant)}?" if is_address(meant) else ""
-            raise RequestError(f"the endpoint {shown(endpoint)} is no http or https address{hint}")
-    return tuple(dict.fromkeys(endpoint.rstrip("/") for endpoint in endpoints))
-
-
-def find_tokens(places: Sequence[str], token_for: Sequence[str] = ()) -> dict[str, str]:
-    """The user's token, by each origin that it may be sent to.
-
-    That is the Hub that is set up here, for which it was given, and those `places` whose host is in
-    `token_for`, whatever else a command line names. Raises RequestError for a host of which there
-    is no place, and for what can be no token.
-    """
+def find_token() -> str | None:
+    """The user's token, if there is one. Raises SetupError for what can be none."""
     token = get_token()
-    hosts = {host_of(place).lower() for place in places}
-    token_for = [named.rpartition("://")[2].rstrip("/").lower() for named in token_for]
-    for named in token_for:
-        if named not in hosts:
-            raise RequestError(
-                f"--token-for {shown(named)} is the host of no --endpoint and no --mirror: these "
-                f"are {', '.join(sorted(hosts))}"
-            )
-    if token is None:
-        return {}
-    if not token.isascii() or not token.isprintable():
-        raise RequestError("the token has a character that no token has: copy it again")
-    trusted = {origin(os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT)}
-    trusted |= {origin(place) for place in places if host_of(place).lower() in token_for}
-    return dict.fromkeys(trusted, token)
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise SetupError("the token has a character that no token has: copy it again")
+    return token
 
 
 class Hub:
@@ -102,7 +62,7 @@ class Hub:
     `trusted`: the origins that get the user's token.
     """
 
-    def __init__(self, web: Web, endpoints: Sequence[str], trusted: Sequence[str] = ()) -> None:
+    def __init__(self, web: Web, endpoints: Sequence[str], trusted: Collection[str] = ()) -> None:
         self._web = web
         self._endpoints = tuple(endpoints)
         self._trusted = frozenset(trusted)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from bundler.audit import InstalledFault, InstalledVerification
 from bundler.errors import amount
-from bundler.inventory import Inventory
 from bundler.receipt import key_of
-from bundler.removal import Removal
-from bundler.report import counted, printable, table
+from bundler.wording import counted, printable, table
+
+if TYPE_CHECKING:  # No command must import what another needs.
+    from bundler.audit import InstalledFault, InstalledVerification
+    from bundler.inventory import Inventory
+    from bundler.removal import Removal
 
 _SHOWN = 20
 """Files of one kind that are told."""

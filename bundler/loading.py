@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bundler.air_gap import AirGap
 from bundler.checking import Check
 from bundler.errors import BundlerError, RequestError, TrustError, UnavailableError, shown
 from bundler.progress import Progress, Silent
@@ -134,6 +133,8 @@ def _load(
     spec: str, way: Way, python: str, environ: Mapping[str, str], folder: Path
 ) -> tuple[Loaded, str | None]:
     """What came of it, and why the process was not cut off, if it was not."""
+    from bundler.air_gap import AirGap  # Here: most checks load nothing.
+
     command = [python, "-B", str(_PROGRAM), json.dumps({"way": way.library, **way.arguments})]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, AirGap() as gap:
         # The pipe to it says by its end that we are gone.

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator
 from dataclasses import replace
 from functools import partial
 
-from bundler.errors import BundlerError, Faults, UnavailableError
+from bundler.errors import BundlerError, Faults, SetupError, UnavailableError
 from bundler.manifest import FileEntry, Manifest, Snapshot
 from bundler.planning import PackPlan, Planner
 from bundler.remote import PathInside, RemoteFile, RemoteSnapshot
@@ -30,6 +30,8 @@ def locked_plan(manifest: Manifest, planner: Planner, store: BlobStore) -> PackP
             continue
         try:
             snapshots.append(_planned(snapshot, planner, store))
+        except SetupError:
+            raise
         except BundlerError as error:
             faults.append(UnavailableError(f"no longer to be had: {snapshot.name} ({error})"))
     if faults:

@@ -19,11 +19,10 @@ from bundler.catalogues import catalogue
 from bundler.closure import Need, closure
 from bundler.digest import Stream
 from bundler.download import PARALLEL, found, missing_size, small_content
-from bundler.errors import BundlerError, Faults, RequestError, UnavailableError
-from bundler.hub import NoRepositoryError
+from bundler.errors import BundlerError, Faults, RequestError, SetupError, UnavailableError
 from bundler.names import relative_path, unportable
 from bundler.prepared import can_prepare
-from bundler.remote import PathInside, RemoteFile, RemoteSnapshot, Repositories
+from bundler.remote import NoRepositoryError, PathInside, RemoteFile, RemoteSnapshot, Repositories
 from bundler.request import Wanted
 from bundler.selection import Selection, select
 from bundler.sources import Source, resolve
@@ -214,6 +213,8 @@ class Planner:
                     snapshots = [*map(_of_code, snapshots)]
                 noted = map(_with_notes, snapshots)
                 return [self._with_needs(s) if closed else (s, ()) for s in noted]
+            except SetupError:
+                raise
             except BundlerError as error:
                 if not item.needed_by:
                     misnamed = isinstance(error, (RequestError, NoRepositoryError))

@@ -11,11 +11,11 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from bundler.addresses import host_of
-from bundler.errors import RequestError
+from bundler.errors import SetupError
 
 
 def certificates() -> ssl.SSLContext | bool:
-    """Whom to trust, if that is said here. Raises RequestError.
+    """Whom to trust, if that is said here. Raises SetupError.
 
     SSL_CERT_FILE and SSL_CERT_DIR are OpenSSL's and httpx2's own; REQUESTS_CA_BUNDLE, a file or a
     folder, is what many have set up for requests.
@@ -29,7 +29,7 @@ def certificates() -> ssl.SSLContext | bool:
                 return ssl.create_default_context(capath=place)
             return ssl.create_default_context(cafile=place)
         except OSError as error:  # ssl.SSLError is one.
-            raise RequestError(
+            raise SetupError(
                 f"{name} names {place}, which holds no certificates ({error.strerror}): name a "
                 "file in PEM format"
             ) from None
@@ -37,7 +37,7 @@ def certificates() -> ssl.SSLContext | bool:
 
 
 def check_proxies() -> None:
-    """Raise RequestError if a proxy that is set up here is none. Passwords in it are not told."""
+    """Raise SetupError if a proxy that is set up here is none. Passwords in it are not told."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         for variable in (name, name.lower()):
             proxy = os.environ.get(variable, "")
@@ -49,9 +49,9 @@ def check_proxies() -> None:
             except (ValueError, httpx2.InvalidURL):
                 good = False
             if good and parts.scheme.startswith("socks") and find_spec("socksio") is None:
-                raise RequestError(f"{variable} names a SOCKS proxy: pip install socksio for that")
+                raise SetupError(f"{variable} names a SOCKS proxy: pip install socksio for that")
             if proxy and not good:
-                raise RequestError(
+                raise SetupError(
                     f"{variable} is no address of a proxy: write http://host:port, and a user and "
                     "password in it percent-encoded"
                 )

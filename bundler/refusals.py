@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import httpx2
 
 from bundler.addresses import origin
 from bundler.errors import DamagedError, UnavailableError
 from bundler.patience import ExpiredError, TransientError, UnreachableError, asked_wait
-from bundler.proxies import proxy_for
 
-Explain = Callable[[httpx2.Response], UnavailableError | None]
+if TYPE_CHECKING:  # Most of what is imported for a network is imported with the client alone.
+    import httpx2
+
+Explain = Callable[["httpx2.Response"], UnavailableError | None]
 """Puts a refusal in better words than those at hand; None where it has none."""
 
 
@@ -25,23 +26,9 @@ def unexplained(_: httpx2.Response) -> None:
     """The words at hand will do."""
 
 
-def unanswered(url: str, error: Exception, is_led_to: bool) -> UnavailableError:
-    """What it means that there was no answer, but `error`."""
-    why = reason(error)
-    if "CERTIFICATE_VERIFY_FAILED" in why:
-        return UnavailableError(
-            f"{urlsplit(url).hostname} shows a certificate that nobody known here has signed: if a "
-            "company's proxy stands in between, name the file with that company's certificate in "
-            "SSL_CERT_FILE"
-        )
-    if isinstance(error, httpx2.ProxyError) and re.match("40[37]", why):
-        return _refused_by_proxy(url, why)
-    return silence(url, why, is_led_to)
-
-
 def silence(url: str, why: str, is_led_to: bool, is_final: bool = False) -> UnreachableError:
     """Nobody answers at `url`. `is_final`: as in UnreachableError."""
-    parts, proxy = urlsplit(url), proxy_for(url)
+    parts, proxy = urlsplit(url), _proxy_for(url)
     through = f" through the proxy {proxy}" if proxy else ""
     check = f"{parts.scheme.upper()}_PROXY and NO_PROXY" if proxy else "the network"
     option = _mirror_option(url) if is_led_to else "--endpoint or --mirror"
@@ -64,7 +51,7 @@ def check(response: httpx2.Response, explain: Explain, is_led_to: bool, insists:
     said = f"{host}{_led_to(is_led_to)} answered {status} {response.reason_phrase[:60]}"
     advice = f"name a mirror with {_mirror_option(url)}" if is_led_to else "check the name"
     if status == 407:
-        raise _refused_by_proxy(url, f"{status} {response.reason_phrase}")
+        raise refused_by_proxy(url, f"{status} {response.reason_phrase}")
     if status in (408, 425, 429) or status >= 500:
         wait = asked_wait(response.headers)
         later = f", and wants to be asked again in {wait:,.0f} s" if wait else ""
@@ -91,12 +78,19 @@ def reason(error: Exception) -> str:
     return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
 
 
-def _refused_by_proxy(url: str, why: str) -> UnavailableError:
+def refused_by_proxy(url: str, why: str) -> UnavailableError:
+    """The proxy on the way says no, as `why` has it."""
     parts = urlsplit(url)
     return UnavailableError(
-        f"the proxy {proxy_for(url)} refuses to lead to {parts.hostname} ({why}): check "
+        f"the proxy {_proxy_for(url)} refuses to lead to {parts.hostname} ({why}): check "
         f"{parts.scheme.upper()}_PROXY, and write user and password into it if it wants them"
     )
+
+
+def _proxy_for(url: str) -> str:
+    from bundler.proxies import proxy_for  # Which takes what a client takes.
+
+    return proxy_for(url)
 
 
 def _led_to(is_led_to: bool) -> str:

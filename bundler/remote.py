@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bundler.digest import Digest, Stream
+from bundler.errors import UnavailableError
 from bundler.manifest import Omission
 
 SMALL = 1 << 20
@@ -95,6 +96,10 @@ class RemoteSnapshot:
     needs: tuple[str, ...] = ()
     inside: PathInside | None = None
     notes: tuple[str, ...] = ()
+
+
+class NoRepositoryError(UnavailableError):
+    """There is none of that name and kind, as far as the Hub tells."""
 
 
 class Repositories(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from bundler.read_only import lacks_places
 from bundler.remote import RemoteSnapshot
 from bundler.selection import weight_formats
 from bundler.spec import spec_of
+from bundler.wording import counted, printable, table
 
 if TYPE_CHECKING:  # No command must import what another needs.
     from bundler.checking import Check
@@ -27,20 +28,8 @@ if TYPE_CHECKING:  # No command must import what another needs.
     from bundler.store import Usage
     from bundler.unpacking import Unpacked
 
-_WIDEST = 40
-"""Characters of a cell in a table, but for those of the last column."""
 _SHOWN = 6
 """Names of left-out files that are shown for one reason."""
-
-
-def printable(text: str) -> str:
-    """`text` without anything that a terminal would obey; lines are kept."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 file`, `2 files`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def planned(plan: PackPlan) -> str:
@@ -265,11 +254,3 @@ def _left_out(omitted: Sequence[Omission]) -> Iterator[str]:
         more = f" and {len(items) - _SHOWN:,} more" if len(items) > _SHOWN else ""
         size = sum(item.size or 0 for item in items)
         yield f"    left out: {names}{more} ({reason}, {amount(size)})"
-
-
-def table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Rows of cells as lines, in columns."""
-    rows = [[*(cell[:_WIDEST] for cell in row[:-1]), row[-1]] for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

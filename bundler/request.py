@@ -18,11 +18,6 @@ from bundler.errors import RequestError
 from bundler.selection import Selection
 from bundler.spec import Spec
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 _FORM = 'models = ["org/name", …]'
 _KEYS = {"spec", "revision", "include", "exclude", "all_files"}
 _REVISED = ("hf", "dataset", "space", "timm", "sentence-transformers", "torchhub")
@@ -38,6 +33,11 @@ class Wanted:
 
 def read_request(path: Path | str) -> list[Wanted]:
     """What the file lists. Raises RequestError."""
+    if sys.version_info >= (3, 11):  # Here: most who name models write no file.
+        import tomllib
+    else:
+        import tomli as tomllib
+
     try:
         document = tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:

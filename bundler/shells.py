@@ -45,6 +45,20 @@ class EnvFormat(str, Enum):
     JSON = "json"
 
 
+ENV_FILE = "offline.env"
+ENV_FILES = {
+    EnvFormat.SH: ENV_FILE,
+    EnvFormat.FISH: "offline.fish",
+    EnvFormat.POWERSHELL: "offline.ps1",
+    EnvFormat.CMD: "offline.bat",
+    EnvFormat.DOCKER: "docker.env",
+    EnvFormat.SYSTEMD: "systemd.env",
+    EnvFormat.CONDA: "offline.sh",
+    EnvFormat.JSON: "offline.json",
+}
+"""What the file is called, by what reads it, where the user says nothing else."""
+
+
 def environment_text(form: EnvFormat, roots: Roots) -> str:
     """The text that makes libraries read the caches at `roots` and ask no network.
 

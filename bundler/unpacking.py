@@ -11,7 +11,7 @@ from bundler.archive import BundleSource, open_bundle
 from bundler.catalogues import nearest
 from bundler.code import refuse_code
 from bundler.digest import Digest
-from bundler.env_file import ENV_FILE, env_path, extended_roots, write_env_file
+from bundler.env_file import env_path, extended_roots, write_env_file
 from bundler.environment import Roots, find_roots
 from bundler.errors import Faults, FormatError, RequestError
 from bundler.installing import (
@@ -31,7 +31,7 @@ from bundler.permission import check_sight
 from bundler.progress import Progress, Silent
 from bundler.read_only import with_own_places
 from bundler.sharing import LinkMode
-from bundler.shells import EnvFormat
+from bundler.shells import ENV_FILE, EnvFormat
 from bundler.space import check_space, free_space
 from bundler.spec import Naming, spec_of
 from bundler.survey import Survey

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from bundler.addresses import Mirror
 from bundler.caches import Caches
+from bundler.endpoints import find_endpoints, trusted_origins
 from bundler.environment import find_roots
 from bundler.errors import RequestError
-from bundler.hub import Hub, find_endpoints, find_tokens
 from bundler.patience import RETRIES, Patience
-from bundler.remote import Repositories
+from bundler.remote import RemoteSnapshot, Repositories
 from bundler.web import STALL_SECONDS, Web
 
 _LONGEST_TIMEOUT = 24 * 60 * 60
@@ -52,7 +53,35 @@ class Upstream:
         endpoints = find_endpoints(self.endpoints)
         mirrors = [Mirror.parse(text) for text in self.mirrors]
         places = [*endpoints, *(mirror.place for mirror in mirrors)]
-        tokens = find_tokens(places, self.token_for)
+        trusted = trusted_origins(places, self.token_for)
         patience = Patience(self.retries, say)
-        with closing(Web(mirrors, tokens, self.timeout, patience)) as web:
-            yield Hub(web, endpoints, [*tokens]), web, caches
+        with closing(Web(mirrors, partial(_tokens, trusted), self.timeout, patience)) as web:
+            yield _HubOnceAsked(web, endpoints, trusted), web, caches
+
+
+class _HubOnceAsked:
+    """The Hub; what it takes is imported once it is asked, as with the client of `web`."""
+
+    def __init__(self, web: Web, endpoints: Sequence[str], trusted: Collection[str]) -> None:
+        self._how = (web, endpoints, trusted)
+
+    def snapshot(
+        self,
+        source: str,
+        kind: str,
+        name: str,
+        revision: str | None,
+        specs: tuple[str, ...] = (),
+    ) -> RemoteSnapshot:
+        """As `remote.Repositories` has it."""
+        from bundler.hub import Hub
+
+        return Hub(*self._how).snapshot(source, kind, name, revision, specs)
+
+
+def _tokens(trusted: Collection[str]) -> Mapping[str, str]:
+    """The user's token, by each origin that it may be sent to. Raises SetupError."""
+    from bundler.hub import find_token
+
+    token = find_token()
+    return {} if token is None else dict.fromkeys(trusted, token)

@@ -5,27 +5,29 @@ Says what went wrong in this project's errors: TransientError where another try 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-import httpx2
-
-from bundler.addresses import Mirror, host_of, is_address, origin
+from bundler.addresses import Mirror, host_of, is_address
 from bundler.answers import Body, Heading, check_same
 from bundler.caches import Caches
 from bundler.digest import COPY_SIZE, Stream
 from bundler.errors import DamagedError, UnavailableError, shown
 from bundler.patience import Patience, TransientError, UnreachableError
-from bundler.proxies import certificates, check_proxies
-from bundler.refusals import Explain, check, silence, unanswered, unexplained
+from bundler.refusals import Explain, check, silence, unexplained
+
+if TYPE_CHECKING:  # As in `refusals`.
+    import httpx2
+
+    from bundler.client import Client
 
 STALL_SECONDS = 30.0
 """A connection on which nothing arrives for so long counts as broken."""
-_CONNECT_SECONDS = 10.0
 _MOST_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -65,31 +67,24 @@ class Web:
     def __init__(
         self,
         mirrors: Sequence[Mirror] = (),
-        tokens: Mapping[str, str] | None = None,
+        tokens: Callable[[], Mapping[str, str]] = dict,
         timeout: float = STALL_SECONDS,
         patience: Patience | None = None,
         kept: Caches | None = None,
     ) -> None:
-        """Raises RequestError if the proxy or the certificates that are set up here are none.
+        """Nothing is looked up, and no connection made, before something is asked.
 
-        `tokens`: by origin (`https://host`), what is sent there and nowhere else. `timeout`:
-        seconds without a byte after which a connection counts as broken; to make one may take ten,
-        or less. `kept`: if set, nothing is asked of a network, and all can only come from there.
+        `tokens` finds those for `Client`, and `timeout` is as there. `kept`: if set, nothing is
+        asked of a network, and all can only come from there.
         """
         self._mirrors = tuple(mirrors)
-        self._tokens = dict(tokens or {})
+        self._tokens = tokens
+        self._timeout = timeout
         self._silent: set[str] = set()
         self.patience = patience or Patience()
         self.kept = kept
-        self._client = None
-        if kept is None:
-            check_proxies()
-            self._client = httpx2.Client(
-                # Identity: a compressed answer has neither length nor ranges.
-                headers={"User-Agent": "bundler", "Accept-Encoding": "identity"},
-                timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
-                verify=certificates(),
-            )
+        self._client: Client | None = None
+        self._connecting = threading.Lock()
 
     def close(self) -> None:
         """Close all connections."""
@@ -120,7 +115,8 @@ class Web:
         refusal in better words. `mark`, `size`: what the content is known by, as in `heading`.
 
         Raises TransientError, UnavailableError (NoPartsError if `stop` is given and the server
-        knows no ranges), and DamagedError if the content is another now; reading does too.
+        knows no ranges), and DamagedError if the content is another now; reading does too. Raises
+        SetupError if what is set up here for the web is wrong.
         """
 
         def opened(response: httpx2.Response) -> Stream:
@@ -214,7 +210,7 @@ class Web:
 
     def _ask(self, url: str, question: _Question[T], trail: tuple[str, ...]) -> T:
         """What the good answer at `url` gives, or the one where that leads to."""
-        if self._client is None:
+        if self.kept is not None:
             raise UnavailableError(f"--offline: {host_of(url)} is not asked")
         host, is_led_to = urlsplit(url).netloc, bool(trail)
         if self.patience.is_over(host):
@@ -224,16 +220,9 @@ class Web:
                 f"{host_of(trail[0])} leads round in circles for {urlsplit(trail[0]).path}: check "
                 "the network, or name another --endpoint or --mirror"
             )
-        token = self._tokens.get(origin(url))
-        own = {"Authorization": f"Bearer {token}"} if token else {}
-        try:
-            request = self._client.build_request("GET", url, headers={**question.headers, **own})
-            response = self._client.send(request, stream=True)
-        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
-            raise unanswered(url, error, is_led_to) from None
+        response = self._connected().answer(url, question.headers, is_led_to)
         self._silent.discard(host)
         self.patience.heard(host)
-        self._client.cookies.clear()  # Nobody here wants to be recognized.
         try:
             place = response.headers.get("Location")
             if response.status_code not in _REDIRECTS or place is None:
@@ -244,6 +233,15 @@ class Web:
             raise
         response.close()
         return self._get(self.places((_target(url, place),)), question, (*trail, url))
+
+    def _connected(self) -> Client:
+        """The client, made by the first thread that asks."""
+        with self._connecting:
+            if self._client is None:
+                from bundler.client import Client
+
+                self._client = Client(self._timeout, self._tokens())
+            return self._client
 
 
 def opener(

@@ -21,7 +21,7 @@ from memory_source import commit_hash, make_bundle
 
 import bundler
 from bundler.errors import amount
-from bundler.report import printable
+from bundler.wording import printable
 
 MODELS = {
     "acme/tiny": {"config.json": b"{}", "model.safetensors": b"w" * 70_000},

@@ -10,16 +10,15 @@ import json
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 
 @cache
 def catalogue(name: str) -> dict[str, Any]:
     """The catalogue `name`: timm, torchvision, torchhub or weights_only."""
-    document: dict[str, Any] = json.loads(
-        files(__name__).joinpath(f"{name}.json").read_text("utf-8")
-    )
+    text = Path(__file__).with_name(f"{name}.json").read_text("utf-8")
+    document: dict[str, Any] = json.loads(text)
     return document
 
 

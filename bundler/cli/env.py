@@ -13,7 +13,6 @@ import typer
 from bundler.cli.next_steps import caution, next_steps
 from bundler.cli.options import HfHome, InsightfaceRoot, Root, TorchHome, roots_of
 from bundler.cli.output import tell
-from bundler.read_only import link_datasets, with_own_places
 from bundler.shells import EnvFormat, environment_text, undo_text
 
 
@@ -43,6 +42,7 @@ def env(
     read-only, this user gets folders below ~/.cache for what the libraries write.
     """
     from bundler import report
+    from bundler.read_only import link_datasets, with_own_places
 
     roots = with_own_places(roots_of(root, hf_home, torch_home, insightface_root))
     text = undo_text(form, roots) if undo else environment_text(form, roots)

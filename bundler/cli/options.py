@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from bundler.digest import Digest
 from bundler.environment import Roots, find_roots
 from bundler.errors import RequestError
+
+if TYPE_CHECKING:
+    from bundler.digest import Digest
 
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout.", envvar="BUNDLER_JSON")
@@ -138,8 +140,12 @@ def folder(text: str | None, option: str) -> Path | None:
 
 def parsed_digest(text: str | None) -> Digest | None:
     """The value of --digest. Raises RequestError."""
+    if text is None:
+        return None
+    from bundler.digest import Digest
+
     try:
-        return None if text is None else Digest.parse(f"sha256:{text.removeprefix('sha256:')}")
+        return Digest.parse(f"sha256:{text.removeprefix('sha256:')}")
     except ValueError as error:
         raise RequestError(f"--digest: {error}") from None
 

@@ -8,14 +8,13 @@ import threading
 from typing import Any
 
 from bundler.progress import Meter, Silent
+from bundler.wording import printable
 
 
 def tell(message: str) -> None:
     """Say something on stderr, line by line."""
-    from bundler.report import printable
-
-    for line in message.splitlines():
-        print(f"bundler: {printable(line)}", file=sys.stderr)
+    lines = [f"bundler: {printable(line)}\n" for line in message.splitlines()]
+    sys.stderr.write("".join(lines))  # At once: others may be telling something too.
 
 
 def tell_leak(fault: str) -> None:
@@ -35,14 +34,16 @@ class Bars:
     """Progress as bars on stderr, if that is a terminal."""
 
     def start(self, what: str, total: int, done: int = 0) -> Meter:
-        return _Bar(what, total, done) if total else Silent().start(what, total)
+        seen = total and sys.stderr.isatty()
+        return _Bar(what, total, done) if seen else Silent().start(what, total)
 
     def say(self, text: str) -> None:
-        from tqdm import tqdm
+        if sys.stderr.isatty():
+            from tqdm import tqdm
 
-        from bundler.report import printable
-
-        tqdm.write(f"bundler: {printable(text)}", file=sys.stderr)
+            tqdm.write(f"bundler: {printable(text)}", file=sys.stderr)
+        else:
+            tell(text)
 
 
 class _Bar:
@@ -56,7 +57,6 @@ class _Bar:
             unit="B",
             unit_scale=True,
             file=sys.stderr,
-            disable=None,  # tqdm's word for "unless it is a terminal"
             leave=False,
         )
         self._lock = threading.Lock()

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
@@ -24,7 +24,9 @@ from bundler.cli.options import (
 )
 from bundler.cli.output import Bars, print_json, tell_leak
 from bundler.errors import BundlerError, Faults, FormatError, RequestError, amount
-from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
+
+if TYPE_CHECKING:
+    from bundler.manifest import Manifest
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -309,6 +311,8 @@ def _manifest(path: Path | None) -> Manifest | None:
     """The manifest in a file, or of a bundle; its id is nobody's business here."""
     if path is None:
         return None
+    from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
+
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_MANIFEST_SIZE + 1)

@@ -25,9 +25,9 @@ from bundler.cli.options import (
     source,
 )
 from bundler.cli.output import Bars, print_json
-from bundler.env_file import ENV_FILE, ENV_FILES
 from bundler.sharing import LinkMode
-from bundler.shells import EnvFormat
+from bundler.shells import ENV_FILE, ENV_FILES, EnvFormat
+from bundler.wording import printable
 
 
 def unpack(
@@ -136,4 +136,4 @@ def unpack(
     for note in report.read_only(result.env_roots):
         print(f"note: {note}")
     for line in next_steps(env_format, result.env, result.env_roots):
-        print(report.printable(line))
+        print(printable(line))

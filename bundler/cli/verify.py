@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,9 +20,12 @@ from bundler.cli.options import (
     source,
 )
 from bundler.cli.output import Bars, print_json, tell
-from bundler.digest import Digest
 from bundler.environment import Roots
 from bundler.errors import DamagedError, RequestError, amount
+from bundler.wording import counted
+
+if TYPE_CHECKING:
+    from bundler.digest import Digest
 
 _SHOWN_FAULTS = 20
 
@@ -59,8 +62,6 @@ def verify(
 
 
 def _verify_bundle(name: str, digest: Digest | None, jobs: int | None, json_: bool) -> None:
-    from bundler import report
-
     result = bundler.verify(source(name), digest=digest, jobs=jobs, progress=Bars())
     if json_:
         print_json(result.to_json())
@@ -68,16 +69,16 @@ def _verify_bundle(name: str, digest: Digest | None, jobs: int | None, json_: bo
         tell(fault.message)
     if result.faults:
         raise DamagedError(
-            f"{report.counted(len(result.faults), 'fault')} in {name}, "
-            f"{report.counted(result.checked, 'blob')} right: copy the bundle again"
+            f"{counted(len(result.faults), 'fault')} in {name}, "
+            f"{counted(result.checked, 'blob')} right: copy the bundle again"
         )
     if not json_:
-        print(f"all {report.counted(result.checked, 'blob')} ({amount(result.size)}) are right")
+        print(f"all {counted(result.checked, 'blob')} ({amount(result.size)}) are right")
         print(f"id {result.digest}")
 
 
 def _verify_installed(roots: Roots, jobs: int | None, json_: bool) -> None:
-    from bundler import installed_report, report
+    from bundler import installed_report
 
     result = bundler.verify_installed(roots, jobs=jobs, progress=Bars())
     if json_:
@@ -89,6 +90,6 @@ def _verify_installed(roots: Roots, jobs: int | None, json_: bool) -> None:
         tell(installed_report.faulty(fault))
     if result.faults:
         raise DamagedError(
-            f"{report.counted(len(result.faults), 'fault')} in what is installed, "
-            f"{report.counted(result.checked, 'file')} right: unpack again as told"
+            f"{counted(len(result.faults), 'fault')} in what is installed, "
+            f"{counted(result.checked, 'file')} right: unpack again as told"
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-
-import httpx2
+from typing import TYPE_CHECKING
 
 from bundler.catalogues import nearest
 from bundler.checkpoint import checkpoint
@@ -15,6 +14,9 @@ from bundler.errors import RequestError, UnavailableError
 from bundler.lookups import HubCode, torchhub_entries, torchhub_lookups
 from bundler.remote import RemoteFile, RemoteSnapshot, Repositories
 from bundler.web import Web, opener
+
+if TYPE_CHECKING:  # As in `refusals`.
+    import httpx2
 
 _GITHUB = "https://github.com"
 _COMMIT_HASH = re.compile(r"[0-9a-f]{7,40}")
