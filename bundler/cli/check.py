@@ -18,6 +18,7 @@ from bundler.cli.options import (
     TorchHome,
     TrustCode,
     roots_of,
+    wanted_models,
 )
 from bundler.cli.output import Bars, print_json, tell_leak
 from bundler.errors import Faults
@@ -64,11 +65,8 @@ def check(
     """
     from bundler import report
     from bundler.loading import Loaded, all_faults, all_to_json, load_models
-    from bundler.request import Wanted, read_request
 
-    wanted = [Wanted(spec) for spec in specs or []]
-    for path in requests or []:
-        wanted += read_request(path)
+    wanted = wanted_models(specs or [], requests)
     named = any((root, hf_home, torch_home, insightface_root))
     roots = roots_of(root, hf_home, torch_home, insightface_root) if named else None
     bars = Bars()

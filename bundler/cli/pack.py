@@ -21,6 +21,7 @@ from bundler.cli.options import (
     Store,
     TrustCode,
     folder,
+    wanted_models,
 )
 from bundler.cli.output import Bars, print_json, tell_leak
 from bundler.errors import BundlerError, Faults, FormatError, RequestError, amount
@@ -195,13 +196,10 @@ def pack(
     from bundler import report
     from bundler.packing import default_store
     from bundler.planning import PackPlan
-    from bundler.request import Wanted, read_request
     from bundler.selection import Selection
     from bundler.upstream import Upstream
 
-    wanted = [Wanted(spec) for spec in [*(models or []), *(specs or [])]]
-    for path in requests or []:
-        wanted += read_request(path)
+    wanted = wanted_models([*(models or []), *(specs or [])], requests)
     selection = Selection(tuple(include or ()), tuple(exclude or ()), all_files)
     kept = folder(store, "--store") or default_store()
     # Where the bundle itself goes to stdout, words go to stderr.
