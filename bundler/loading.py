@@ -65,16 +65,23 @@ class Loaded:
         }
 
 
-def all_faults(check: Check, loads: Sequence[Loaded]) -> list[BundlerError]:
-    """What to tell the user of what was looked at, and what was loaded after that."""
-    faults: list[BundlerError] = [fault.kind(str(fault)) for fault in check.faults]
-    return faults + [loaded.fault for loaded in loads if loaded.fault is not None]
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Models that were looked at, and then loaded, those that looked as if they would."""
 
+    check: Check
+    loads: tuple[Loaded, ...] = ()
 
-def all_to_json(check: Check, loads: Sequence[Loaded]) -> dict[str, Any]:
-    """The same, and all that is well, as plain values."""
-    document = check.to_json() | {"loaded": [loaded.to_json() for loaded in loads]}
-    return document | {"loads": not all_faults(check, loads)}
+    @property
+    def faults(self) -> list[BundlerError]:
+        """All that keeps something from loading, to be told to the user; none if all loads."""
+        faults: list[BundlerError] = [fault.kind(str(fault)) for fault in self.check.faults]
+        return faults + [loaded.fault for loaded in self.loads if loaded.fault is not None]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same, and all that is well, as plain values, for programs."""
+        loads = {"loads": not self.faults, "loaded": [loaded.to_json() for loaded in self.loads]}
+        return self.check.to_json() | loads
 
 
 def load_models(

@@ -23,7 +23,7 @@ from bundler.cli.options import (
     folder,
     wanted_models,
 )
-from bundler.cli.output import Bars, print_json, tell_leak
+from bundler.cli.output import Bars, print_json
 from bundler.errors import BundlerError, Faults, FormatError, RequestError, amount
 from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
 
@@ -261,31 +261,18 @@ def pack(
         print(f"downloads are kept in {kept}; bundler store --clear empties it", file=words)
     faults: list[BundlerError] = []
     if check_load and packed.path is not None:
-        from bundler.loading import Loaded, all_faults, all_to_json
-        from bundler.rehearsal import rehearse
-
-        def tell_loaded(loaded: Loaded) -> None:
-            if not json_:
-                print(report.loaded(loaded), flush=True)
+        from bundler.cli.rehearsal import rehearsed
 
         chosen = [replace(item, selection=item.selection or selection) for item in wanted]
-        try:
-            looked, loads = rehearse(
-                packed.path,
-                () if everything else chosen,
-                python=python,
-                trust_code=trust_code,
-                jobs=jobs,
-                on_load=tell_loaded,
-                on_leak=tell_leak,
-                progress=Bars(),
-            )
-        except BundlerError as error:
-            faults = [error]
-            document["loads"] = False
-        else:
-            document |= all_to_json(looked, loads)
-            faults = all_faults(looked, loads)
+        faults, loads = rehearsed(
+            packed.path,
+            () if everything else chosen,
+            python=python,
+            trust_code=trust_code,
+            jobs=jobs,
+            quiet=json_,
+        )
+        document |= loads
     if json_:
         print_json(document)
     if faults:
