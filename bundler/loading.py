@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from bundler.air_gap import AirGap
 from bundler.checking import Check
+from bundler.documents import MALFORMED
 from bundler.errors import BundlerError, RequestError, TrustError, UnavailableError, shown
 from bundler.progress import Progress, Silent
 from bundler.read_only import offline
@@ -180,7 +181,7 @@ def _told(loaded: Loaded, out: str, code: int, python: str) -> Loaded:
             made_up=[str(name) for name in answer["made_up"]],
         )
         absent, refused, error = answer["absent"], answer["refused"], answer["error"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except MALFORMED:
         return replace(loaded, fault=_broken(loaded, _ending(code, loaded.output)))
     if absent:
         why = f"{shown(absent)} is not installed for {python}"

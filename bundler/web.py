@@ -18,6 +18,7 @@ from bundler.addresses import Mirror, host_of, is_address, origin
 from bundler.answers import Body, Heading, check_same
 from bundler.caches import Caches
 from bundler.digest import COPY_SIZE, Stream
+from bundler.documents import MALFORMED
 from bundler.errors import DamagedError, UnavailableError, shown
 from bundler.patience import Patience, TransientError, UnreachableError
 from bundler.proxies import certificates, check_proxies
@@ -160,7 +161,7 @@ class Web:
     ) -> T:
         """What `parse` makes of a document of at most `limit` bytes, and of its headers.
 
-        Whatever `parse` raises of ValueError, TypeError, KeyError or the like counts as a refusal.
+        Whatever `parse` raises that is one of `documents.MALFORMED` counts as a refusal.
         Raises as `open` does.
         """
 
@@ -176,7 +177,7 @@ class Web:
                         )
             try:
                 return parse(bytes(content), response.headers)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            except MALFORMED:
                 raise UnavailableError(
                     f"{response.url.host} does not give the answer that belongs at "
                     f"{response.url.path}: check the network, or name another --endpoint or "
