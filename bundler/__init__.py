@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     )
     from bundler.inspection import Inspection, inspect
     from bundler.inventory import Inventory, installed
-    from bundler.loading import Loaded, load_models
+    from bundler.loading import Loaded, Trial, load_models
     from bundler.manifest import Manifest
     from bundler.packing import Packed, pack, plan_pack
     from bundler.planning import PackPlan
+    from bundler.rehearsal import rehearse
     from bundler.removal import Removal, plan_remove, remove
     from bundler.request import Wanted, read_request
     from bundler.selection import Selection
@@ -65,6 +66,7 @@ _HOMES = {
     "Roots": "environment",
     "Selection": "selection",
     "TargetError": "errors",
+    "Trial": "loading",
     "TrustError": "errors",
     "UnavailableError": "errors",
     "Unpacked": "unpacking",
@@ -81,6 +83,7 @@ _HOMES = {
     "plan_remove": "removal",
     "plan_unpack": "unpacking",
     "read_request": "request",
+    "rehearse": "rehearsal",
     "remove": "removal",
     "unpack": "unpacking",
     "verify": "verification",
@@ -108,6 +111,7 @@ __all__ = [
     "Roots",
     "Selection",
     "TargetError",
+    "Trial",
     "TrustError",
     "UnavailableError",
     "Unpacked",
@@ -124,6 +128,7 @@ __all__ = [
     "plan_remove",
     "plan_unpack",
     "read_request",
+    "rehearse",
     "remove",
     "unpack",
     "verify",

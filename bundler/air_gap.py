@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from bundler import namespace
+from bundler.documents import MALFORMED
 from bundler.errors import RequestError, shown
 
 HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook")
@@ -117,7 +118,7 @@ class AirGap:
         self._notes.seek(0)
         for line in self._notes:
             # Programs may write what they like there.
-            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            with contextlib.suppress(*MALFORMED):
                 attempt = json.loads(line)
                 host, port = str(attempt["host"]), attempt["port"]
                 found[host if port is None else f"{host}:{port}"] += 1

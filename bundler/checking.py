@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from bundler.checks import Fault, Found
 from bundler.checks.face_pack import find_pack
+from bundler.checks.installed import add_files, add_promises, installed_files
 from bundler.checks.plain_path import find_plain
 from bundler.checks.prepared_dataset import find_prepared
 from bundler.checks.repository import find_repository
@@ -18,14 +19,11 @@ from bundler.checks.shell import shell_faults
 from bundler.checks.torch_files import find_checkpoint, find_code
 from bundler.closure import closure
 from bundler.completeness import MODULES
-from bundler.content import Promise
-from bundler.digest import Digest
 from bundler.disk import start_of
 from bundler.environment import Roots, find_roots
 from bundler.errors import RequestError
 from bundler.lookups import Checkpoint, FacePack, HubCode, Lookup, PlainPath, Repository, lookups
 from bundler.progress import Progress, Silent
-from bundler.receipt import read_receipts
 from bundler.remote import SMALL
 from bundler.request import Wanted
 from bundler.selection import Selection
@@ -115,11 +113,13 @@ def check(
     """Look whether every model of `models`, specs as in `pack`, is here, complete and intact.
 
     Reads names, sizes and small files alone, of caches that anybody may have filled; with `digests`
-    also every byte of files whose hash is known, in `jobs` threads, by default
-    one for each processor, at most 8. `folder` is where programs are
-    started: what stands there may be taken for the model. Without `roots` these are the
-    caches that programs started here would read, and the variables of this process are looked at
-    too. What is wrong is in the result. Raises RequestError for what is no spec.
+    also every byte of files whose hash is known, in `jobs` threads, by default one for each
+    processor, at most 8. `folder` is where programs are started: what stands there may be taken for
+    the model. Without `roots` these are the caches that programs started here would read, and the
+    variables of this process are looked at too.
+
+    What is wrong is in the result. Raises RequestError for what is no spec, TargetError if the
+    receipts cannot be read.
     """
     if not models:
         raise RequestError("no models named: bundler check ORG/NAME …, or --from REQUEST.toml")
@@ -128,48 +128,16 @@ def check(
     checked = list(_checked(wanted, places, folder))
     everything = [found for model in checked for found in model.found]
     if digests or any(found.folder for found in everything):
-        installed = _installed(places)
+        installed = installed_files(places)
         for found in everything:
-            _add_files(found, installed)
+            add_files(found, installed)
     if digests:
         from bundler.checks.comparison import compare
 
-        _add_promises(everything, installed)
+        add_promises(everything, installed)
         compare(everything, jobs, progress or Silent())
     shell = _shell(checked, places) if roots is None else []
     return Check(tuple(checked), places, tuple(shell))
-
-
-def _installed(roots: Roots) -> dict[Path, Digest]:
-    """What receipts say of files that nobody is expected to change, by their places."""
-    return {
-        roots.kept_at(file.root) / file.path: file.blob.digest
-        for receipt in read_receipts(roots.hf_home)
-        for model in receipt.models
-        for file in model.files
-        if not model.may_be_edited(file)
-    }
-
-
-def _add_promises(found: Sequence[Found], installed: Mapping[Path, Digest]) -> None:
-    """Of files of which nothing else tells what should be in them, what receipts say."""
-    digests = {os.path.realpath(path): digest for path, digest in installed.items()}
-    for one in found:
-        for inner in one.files.keys() - one.promises.keys():
-            digest = digests.get(os.path.realpath(one.files[inner]))
-            if digest:
-                one.promises[inner] = Promise(sha256=digest.hex)
-
-
-def _add_files(found: Found, installed: Mapping[Path, Digest]) -> None:
-    """Of a folder that lists its files nowhere, all that were unpacked into it."""
-    if found.folder is None:
-        return
-    folder = Path(os.path.realpath(found.folder))
-    for path in sorted(installed):
-        place = Path(os.path.realpath(path.parent), path.name)
-        if folder in place.parents and (inner := str(place.relative_to(folder))) not in found.files:
-            found.add(inner, path)
 
 
 def _shell(checked: Sequence[CheckedModel], roots: Roots) -> list[Fault]:

@@ -7,13 +7,13 @@ adapters (peft/config.py), timm backbones (transformers' `timm_backbone`, `timm_
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from bundler.documents import json_in
 from bundler.errors import shown
 from bundler.remote import SMALL
 
@@ -61,11 +61,7 @@ def closure(
     notes = []
     name, *_ = names
     for path in _configurations(files):
-        try:
-            document = json.loads(content(path))
-        except (ValueError, RecursionError):
-            continue
-        for need in _named(PurePosixPath(path).name, document):
+        for need in _named(PurePosixPath(path).name, json_in(content(path))):
             spec = need.spec
             other = spec.removeprefix("timm:")
             if not _HUB_ID.fullmatch(other.partition("@")[0]):

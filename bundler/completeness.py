@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from bundler.documents import MALFORMED, json_in
 from bundler.remote import SMALL
 from bundler.selection import weight_formats
 
@@ -93,7 +94,7 @@ def absent_shards(files: Collection[str], read: Read) -> Iterator[tuple[str, str
     for index in sorted(path for path in files if path.endswith(".index.json")):
         shards = _document(files, read, index).get("weight_map")
         names = shards.values() if isinstance(shards, dict) else ()
-        paths = {str(PurePosixPath(index).parent / str(name)) for name in {*map(str, names)}}
+        paths = {str(PurePosixPath(index).parent / name) for name in {*map(str, names)}}
         if paths & {*files} or not has_weights:
             yield from ((path, index) for path in sorted(paths - {*files}))
 
@@ -105,7 +106,7 @@ def part_configs(modules: bytes) -> list[str]:
     """
     try:
         parts = [(str(part["path"]), str(part["type"])) for part in json.loads(modules)]
-    except (TypeError, KeyError, RecursionError):
+    except MALFORMED:
         raise ValueError("not a list of parts") from None
     if not parts:
         raise ValueError("no parts")
@@ -238,8 +239,8 @@ def _has_weights(files: Mapping[str, int]) -> bool:
 def _document(files: Collection[str], read: Read, path: str) -> dict[str, Any]:
     """A configuration file; one that is not there, or no JSON object, counts as an empty one."""
     if path in files:
-        with suppress(OSError, ValueError, RecursionError):
-            document = json.loads(read(path))
+        with suppress(OSError):
+            document = json_in(read(path))
             if isinstance(document, dict):
                 return document
     return {}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bundler.checking import Check
+from bundler.documents import MALFORMED
 from bundler.errors import BundlerError, RequestError, TrustError, UnavailableError, shown
 from bundler.progress import Progress, Silent
 from bundler.read_only import offline
@@ -64,16 +65,23 @@ class Loaded:
         }
 
 
-def all_faults(check: Check, loads: Sequence[Loaded]) -> list[BundlerError]:
-    """What to tell the user of what was looked at, and what was loaded after that."""
-    faults: list[BundlerError] = [fault.kind(str(fault)) for fault in check.faults]
-    return faults + [loaded.fault for loaded in loads if loaded.fault is not None]
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Models that were looked at, and then loaded, those that looked as if they would."""
 
+    check: Check
+    loads: tuple[Loaded, ...] = ()
 
-def all_to_json(check: Check, loads: Sequence[Loaded]) -> dict[str, Any]:
-    """The same, and all that is well, as plain values."""
-    document = check.to_json() | {"loaded": [loaded.to_json() for loaded in loads]}
-    return document | {"loads": not all_faults(check, loads)}
+    @property
+    def faults(self) -> list[BundlerError]:
+        """All that keeps something from loading, to be told to the user; none if all loads."""
+        faults: list[BundlerError] = [fault.kind(str(fault)) for fault in self.check.faults]
+        return faults + [loaded.fault for loaded in self.loads if loaded.fault is not None]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same, and all that is well, as plain values, for programs."""
+        loads = {"loads": not self.faults, "loaded": [loaded.to_json() for loaded in self.loads]}
+        return self.check.to_json() | loads
 
 
 def load_models(
@@ -174,7 +182,7 @@ def _told(loaded: Loaded, out: str, code: int, python: str) -> Loaded:
             made_up=[str(name) for name in answer["made_up"]],
         )
         absent, refused, error = answer["absent"], answer["refused"], answer["error"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except MALFORMED:
         return replace(loaded, fault=_broken(loaded, _ending(code, loaded.output)))
     if absent:
         why = f"{shown(absent)} is not installed for {python}"

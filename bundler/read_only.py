@@ -8,14 +8,14 @@ HF_DATASETS_CACHE for everything that it loads (datasets/builder.py).
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from bundler.disk import existing, start_of
+from bundler.disk import existing
+from bundler.documents import json_at
 from bundler.environment import HIDING, Roots
 from bundler.permission import told
 
@@ -93,9 +93,9 @@ def _prepared(datasets: Path) -> Iterator[Path]:
     and the library must be able to add to them.
     """
     for folder in datasets.glob("*"):
-        with suppress(StopIteration, OSError, ValueError, AttributeError):
-            info = json.loads(start_of(next(folder.glob("*/*/*/dataset_info.json")), _LARGEST))
-            if info.get("builder_name") != folder.name:
+        with suppress(StopIteration, OSError):
+            info = json_at(next(folder.glob("*/*/*/dataset_info.json")), _LARGEST)
+            if isinstance(info, dict) and info.get("builder_name") != folder.name:
                 yield folder
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bundler.checking import Check, check
+from bundler.checking import check
 from bundler.environment import Roots, find_roots
-from bundler.loading import Loaded, load_models
+from bundler.loading import Loaded, Trial, load_models
 from bundler.manifest import Snapshot
 from bundler.progress import Progress
 from bundler.request import Wanted
@@ -20,8 +20,8 @@ from bundler.unpacking import unpack
 
 
 def rehearse(
-    bundle: Path,
-    wanted: Sequence[Wanted] = (),
+    bundle: Path | str,
+    wanted: Sequence[str | Wanted] = (),
     *,
     python: str | None = None,
     trust_code: bool = False,
@@ -29,14 +29,15 @@ def rehearse(
     on_load: Callable[[Loaded], None] | None = None,
     on_leak: Callable[[str], None] | None = None,
     progress: Progress | None = None,
-) -> tuple[Check, list[Loaded]]:
+) -> Trial:
     """Unpack `bundle` into a folder beside it, load what is in it without a network, clean up.
 
-    `wanted`: what it was packed for, by default all that is in it. `on_load` gets each result when
-    it is there; the rest as in `load_models`. Raises as `unpack` and `load_models` do; that a model
-    does not load is in the result.
+    `wanted`: what it was packed for, by default all that is in it. `jobs`: threads of the unpack.
+    `on_load` gets each result when it is there; the rest as in `load_models`. Raises as `unpack`
+    and `load_models` do; that a model does not load is in the result.
     """
-    folder = bundle.absolute().with_name(f".{bundle.name}.bundler-load")
+    bundle = Path(bundle).absolute()
+    folder = bundle.with_name(f".{bundle.name}.bundler-load")
     shutil.rmtree(folder, ignore_errors=True)  # One that a killed run left.
     try:
         roots = find_roots(root=folder / "caches")
@@ -53,12 +54,12 @@ def rehearse(
             loads.append(loaded)
             if on_load is not None:
                 on_load(loaded)
-        return result, loads
+        return Trial(result, tuple(loads))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _packed(snapshots: Sequence[Snapshot]) -> Iterator[Wanted]:
+def _packed(snapshots: Sequence[Snapshot]) -> Iterator[str]:
     """What somebody may have asked for who packed these: not what only another one needs."""
     needs = {str(Spec.parse(need)) for snapshot in snapshots for need in snapshot.needs}
     specs = [
@@ -66,11 +67,12 @@ def _packed(snapshots: Sequence[Snapshot]) -> Iterator[Wanted]:
         for snapshot in snapshots
         if needs.isdisjoint(words_for(snapshot))
     ]
-    yield from map(Wanted, dict.fromkeys(spec for some in specs for spec in some))
+    yield from dict.fromkeys(spec for some in specs for spec in some)
 
 
-def _on_target(wanted: Wanted, roots: Roots) -> Wanted:
+def _on_target(model: str | Wanted, roots: Roots) -> Wanted:
     """The same, said of what was unpacked and not of where it came from."""
+    wanted = Wanted(model) if isinstance(model, str) else model
     spec = Spec.parse(wanted.spec)
     if spec.scheme != "file":
         return wanted

@@ -14,6 +14,7 @@ from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
+from bundler.documents import MALFORMED
 from bundler.environment import HIDING, Roots
 from bundler.errors import RequestError, shown
 from bundler.mounts import mount_options
@@ -121,7 +122,7 @@ def read_variables(form: EnvFormat, text: str) -> dict[str, str]:
             said = shlex.split(text, comments=True)
         elif form is EnvFormat.DOCKER:
             said = (line for line in text.split("\n") if not line.startswith("#"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except MALFORMED:
         return {}  # It was edited, or cut.
     pairs = (assignment.partition("=") for assignment in said)
     return {name: value for name, equals, value in pairs if equals}

@@ -5,7 +5,6 @@ The arguments are those of the functions in load_program.py.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from bundler.catalogues import catalogue
 from bundler.checking import CheckedModel
 from bundler.checks import Found
 from bundler.completeness import MODULES
-from bundler.disk import start_of
+from bundler.documents import json_at
 from bundler.environment import Roots
 from bundler.lookups import FacePack, HubCode, Lookup, PlainPath, Repository, lookups
 from bundler.remote import SMALL
@@ -168,7 +167,4 @@ def _document(found: Found, path: str) -> dict[str, Any]:
 
 def _content(found: Found, path: str) -> Any:
     """What a file of JSON says; None if it is not there, or is none."""
-    try:
-        return json.loads(start_of(found.files[path], SMALL))
-    except (KeyError, OSError, ValueError, RecursionError):
-        return None
+    return json_at(found.files[path], SMALL) if path in found.files else None

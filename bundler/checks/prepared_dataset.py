@@ -6,7 +6,6 @@ name becomes that of a folder) and `splits.py` (what dataset_info.json says of i
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 from bundler.checks import Found, again_without
 from bundler.disk import entries, start_of
+from bundler.documents import json_in
 from bundler.environment import Roots
 from bundler.lookups import Repository
 from bundler.remote import SMALL
@@ -50,8 +50,8 @@ def _folder(name: str) -> str:
 def _document(found: Found, path: Path) -> dict[str, Any] | None:
     """What dataset_info.json says; None, with a fault noted, if it is none."""
     try:
-        document = json.loads(start_of(path, SMALL * 16))
-        if isinstance(document, dict) and isinstance(document["splits"], dict):
+        document = json_in(start_of(path, SMALL * 16))
+        if isinstance(document, dict) and isinstance(document.get("splits"), dict):
             return document
     except FileNotFoundError:
         found.missing(f"{path} is not there", again_without(path.parent))
@@ -59,7 +59,7 @@ def _document(found: Found, path: Path) -> dict[str, Any] | None:
     except PermissionError:
         found.closed(path)
         return None
-    except (OSError, ValueError, KeyError, RecursionError):
+    except OSError:
         pass
     found.damaged(f"{path} is not what it should be", again_without(path))
     return None

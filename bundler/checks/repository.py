@@ -75,12 +75,13 @@ def find_repository(wanted: Repository, spec: str, roots: Roots, selection: Sele
 
 def _add(found: Found, path: Path, inner: str, listed: Mapping[str, Any], shared: Path) -> None:
     """Note a file of the snapshot. `shared`: the store of all repositories' large files."""
-    lost = Path(os.path.realpath(path))
-    if shared in lost.parents and not os.path.lexists(lost):
-        found.missing(
-            f"{inner} of {found.names[0]} leads to {lost}, which was not copied with it", AGAIN
-        )
-        return
+    if not os.path.exists(path):
+        lost = Path(os.path.realpath(path))
+        if shared in lost.parents and not os.path.lexists(lost):
+            found.missing(
+                f"{inner} of {found.names[0]} leads to {lost}, which was not copied with it", AGAIN
+            )
+            return
     found.add(inner, path, listed_size(listed))
     if inner in found.files:
         etag = etag_of(path, listed)

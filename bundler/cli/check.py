@@ -18,6 +18,7 @@ from bundler.cli.options import (
     TorchHome,
     TrustCode,
     roots_of,
+    wanted_models,
 )
 from bundler.cli.output import Bars, print_json, tell_leak
 from bundler.errors import Faults
@@ -63,27 +64,25 @@ def check(
     is there: as the first line of a job.
     """
     from bundler import report
-    from bundler.loading import Loaded, all_faults, all_to_json, load_models
-    from bundler.request import Wanted, read_request
+    from bundler.loading import Loaded, Trial
 
-    wanted = [Wanted(spec) for spec in specs or []]
-    for path in requests or []:
-        wanted += read_request(path)
     named = any((root, hf_home, torch_home, insightface_root))
     roots = roots_of(root, hf_home, torch_home, insightface_root) if named else None
     bars = Bars()
+    wanted = wanted_models(specs or [], requests)
     result = bundler.check(wanted, roots=roots, digests=digests, jobs=jobs, progress=bars)
     if not json_:
         print(report.checked(result, compared=digests))
     loads: list[Loaded] = []
     if load:
-        for loaded in load_models(
+        for loaded in bundler.load_models(
             result, python=python, trust_code=trust_code, on_leak=tell_leak, progress=bars
         ):
             loads.append(loaded)
             if not json_:
                 print(report.loaded(loaded), flush=True)
+    trial = Trial(result, tuple(loads))
     if json_:
-        print_json(all_to_json(result, loads))
-    if faults := all_faults(result, loads):
-        raise Faults(faults)
+        print_json(trial.to_json())
+    if trial.faults:
+        raise Faults(trial.faults)

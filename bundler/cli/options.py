@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -11,8 +13,9 @@ import typer
 from bundler.environment import Roots, find_roots
 from bundler.errors import RequestError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # No command must import what another needs.
     from bundler.digest import Digest
+    from bundler.request import Wanted
 
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout.", envvar="BUNDLER_JSON")
@@ -136,6 +139,14 @@ def folder(text: str | None, option: str) -> Path | None:
     if text == "":
         raise RequestError(f"{option} is empty: name a folder")
     return None if text is None else Path(text)
+
+
+def wanted_models(specs: Iterable[str], requests: Iterable[Path] | None) -> list[Wanted]:
+    """The models of `specs`, then those that the files of --from list. Raises RequestError."""
+    from bundler.request import Wanted, read_request
+
+    listed = (read_request(path) for path in requests or ())
+    return [*map(Wanted, specs), *chain.from_iterable(listed)]
 
 
 def parsed_digest(text: str | None) -> Digest | None:

@@ -21,8 +21,9 @@ from bundler.cli.options import (
     Store,
     TrustCode,
     folder,
+    wanted_models,
 )
-from bundler.cli.output import Bars, print_json, tell_leak
+from bundler.cli.output import Bars, print_json
 from bundler.errors import BundlerError, Faults, FormatError, RequestError, amount
 
 if TYPE_CHECKING:
@@ -197,13 +198,10 @@ def pack(
     from bundler import report
     from bundler.packing import default_store
     from bundler.planning import PackPlan
-    from bundler.request import Wanted, read_request
     from bundler.selection import Selection
     from bundler.upstream import Upstream
 
-    wanted = [Wanted(spec) for spec in [*(models or []), *(specs or [])]]
-    for path in requests or []:
-        wanted += read_request(path)
+    wanted = wanted_models([*(models or []), *(specs or [])], requests)
     selection = Selection(tuple(include or ()), tuple(exclude or ()), all_files)
     kept = folder(store, "--store") or default_store()
     # Where the bundle itself goes to stdout, words go to stderr.
@@ -265,31 +263,18 @@ def pack(
         print(f"downloads are kept in {kept}; bundler store --clear empties it", file=words)
     faults: list[BundlerError] = []
     if check_load and packed.path is not None:
-        from bundler.loading import Loaded, all_faults, all_to_json
-        from bundler.rehearsal import rehearse
-
-        def tell_loaded(loaded: Loaded) -> None:
-            if not json_:
-                print(report.loaded(loaded), flush=True)
+        from bundler.cli.rehearsal import rehearsed
 
         chosen = [replace(item, selection=item.selection or selection) for item in wanted]
-        try:
-            looked, loads = rehearse(
-                packed.path,
-                () if everything else chosen,
-                python=python,
-                trust_code=trust_code,
-                jobs=jobs,
-                on_load=tell_loaded,
-                on_leak=tell_leak,
-                progress=Bars(),
-            )
-        except BundlerError as error:
-            faults = [error]
-            document["loads"] = False
-        else:
-            document |= all_to_json(looked, loads)
-            faults = all_faults(looked, loads)
+        faults, loads = rehearsed(
+            packed.path,
+            () if everything else chosen,
+            python=python,
+            trust_code=trust_code,
+            jobs=jobs,
+            quiet=json_,
+        )
+        document |= loads
     if json_:
         print_json(document)
     if faults:

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+from bundler.documents import MALFORMED
 from bundler.errors import shown
 from bundler.layouts.placement import Absent, Exists, File, Link, Placement, Text
 from bundler.manifest import FileEntry, Snapshot
@@ -108,7 +109,7 @@ def listed(text: str | bytes) -> dict[str, Any] | None:
     try:
         document = json.loads(text)
         return dict(document["files"]) if document["format_version"] == _TREE_VERSION else None
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except MALFORMED:
         return None
 
 
@@ -128,6 +129,6 @@ def _merged_tree(snapshot: Snapshot, content: PurePosixPath, text: str, exists: 
             for path, entry in (listed(text) or {}).items()
             if entry["blob_id"] and entry["size"] >= 0 and exists(content / relative_path(path))
         }
-    except (ValueError, TypeError, KeyError):
+    except MALFORMED:
         kept = {}
     return listing(kept | {str(entry.path): _tree_entry(entry) for entry in snapshot.files})
