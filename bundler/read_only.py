@@ -93,7 +93,7 @@ def _prepared(datasets: Path) -> Iterator[Path]:
     and the library must be able to add to them.
     """
     for folder in datasets.glob("*"):
-        with suppress(StopIteration, OSError, ValueError, AttributeError):
+        with suppress(StopIteration, OSError, ValueError, AttributeError, RecursionError):
             info = json.loads(start_of(next(folder.glob("*/*/*/dataset_info.json")), _LARGEST))
             if info.get("builder_name") != folder.name:
                 yield folder
