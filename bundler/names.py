@@ -31,8 +31,10 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _NOT_IN_WINDOWS = re.compile(r'[<>:"|?*]|[. ](/|$)')
 
 
-def relative_path(text: str) -> PurePosixPath:
+def relative_path(text: str, deepest: int = MAX_DEPTH) -> PurePosixPath:
     """A path that stays below whatever folder it is joined to, under the rules of every system.
+
+    `deepest`: how many components it may have.
 
     Raises ValueError, naming the fault, for an absolute path, `..` and `.`, empty components,
     backslashes and drive letters (a Windows path would leave the folder), device names (opening
@@ -45,8 +47,8 @@ def relative_path(text: str) -> PurePosixPath:
     if len(text.encode()) > MAX_PATH_LENGTH:
         raise ValueError(f"a path of more than {MAX_PATH_LENGTH} bytes: {shown(text)}")
     parts = text.split("/")
-    if len(parts) > MAX_DEPTH:
-        raise ValueError(f"a path of more than {MAX_DEPTH} components: {shown(text)}")
+    if len(parts) > deepest:
+        raise ValueError(f"a path of more than {deepest} components: {shown(text)}")
     for part in parts:
         if part in ("", ".", ".."):
             raise ValueError(f"the component {part!r} in the path {shown(text)}")

@@ -48,6 +48,8 @@ def told(where: Path, option: str) -> Iterator[None]:
                 f"{where} would be larger than its file system can hold (FAT: 4 GiB): "
                 f"choose another place with {option}"
             )
+        elif error.errno == errno.ENAMETOOLONG:
+            message = f"a path below {where} would be too long: choose another place with {option}"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             message = _refusal(place, option)
         else:

@@ -19,7 +19,7 @@ from bundler.disk import start_of
 from bundler.errors import TargetError
 from bundler.lock import drop_lock, take_lock
 from bundler.manifest import Snapshot
-from bundler.names import relative_path
+from bundler.names import MAX_DEPTH, relative_path
 from bundler.permission import told
 from bundler.sharing import SHARED_FROM
 from bundler.spec import spec_of
@@ -28,6 +28,8 @@ from bundler.whole_file import write_text
 _VERSION = 2
 _LARGEST = 512 << 20
 """Bytes of a receipt that is read: about a million files."""
+_DEEPEST = 2 * MAX_DEPTH
+"""Components of a path: a name, in the layout `flat`, and a path below it."""
 Place = tuple[str, PurePosixPath]
 """A root, by what `Roots.kept_as` gives, and a path below it."""
 Key = tuple[str | None, ...]
@@ -312,7 +314,7 @@ def _model(record: Any) -> InstalledModel:
         files=tuple(
             InstalledFile(
                 _root(file["root"]),
-                relative_path(file["path"]),
+                relative_path(file["path"], _DEEPEST),
                 Blob(Digest.parse(file["digest"]), _size(file["size"])),
                 int(file["mtime_ns"]),
                 bool(file["found"]),
@@ -327,7 +329,7 @@ def _model(record: Any) -> InstalledModel:
 def _pointer(record: Any) -> InstalledPointer:
     return InstalledPointer(
         _root(record["root"]),
-        relative_path(record["path"]),
+        relative_path(record["path"], _DEEPEST),
         _optional(record["text"]),
         _optional(record["before"]),
     )

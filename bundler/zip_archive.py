@@ -53,7 +53,9 @@ def from_zip(snapshot: RemoteSnapshot, archive: BinaryIO, digest: Digest) -> Rem
         _check_directory(archive)
         opened = zipfile.ZipFile(archive)
     except _FAULTS as error:
-        raise DamagedError(f"what came for {snapshot.name} is no zip archive ({error})") from None
+        raise DamagedError(
+            f"what came for {snapshot.name} is no zip archive ({_said(error)})"
+        ) from None
     try:
         for member, path in _wanted(opened, snapshot.inside, archive.seek(0, io.SEEK_END)):
             if path in files:
@@ -158,4 +160,9 @@ class _Member:
 
 
 def _damaged(member: zipfile.ZipInfo, error: BaseException) -> DamagedError:
-    return DamagedError(f"the archive is damaged at {shown(member.filename)}: {error}")
+    return DamagedError(f"the archive is damaged at {shown(member.filename)}: {_said(error)}")
+
+
+def _said(error: BaseException) -> str:
+    """What zipfile says is wrong: it may quote names of any length."""
+    return shown(error, 200).strip("'\"")

@@ -692,7 +692,7 @@ def test_a_path_that_this_file_system_cannot_hold_is_refused(tmp_path: Path) -> 
     too_deep = "/".join(["x" * 255] * 16)
     with pytest.raises(BundlerError) as caught:
         unpack(written(with_file(path=too_deep)(), tmp_path), tmp_path)
-    assert "\n" not in str(caught.value)
+    assert_plain(str(caught.value))
     assert not (tmp_path / "offline.env").exists()
     assert tree_of(tmp_path / "t") == {}
 

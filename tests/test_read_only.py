@@ -98,6 +98,9 @@ def caches(tmp_path: Path) -> Path:
     prepared(datasets, "squad")
     prepared(datasets, "csv", builder="csv")
     (datasets / "downloads").mkdir()
+    for number, nonsense in enumerate(("{", "[]", "[" * 100_000)):
+        folder = prepared(datasets, f"nonsense-{number}")
+        (folder / "default/0.0.0/abc/dataset_info.json").write_text(nonsense)
     return root
 
 

@@ -12,12 +12,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+from bundle_builder import Pipe, assembled, manifest_of, model_record, parts_of
 from command import run
 from memory_source import commit_hash, make_bundle
 from trees import etag, tree, unpack_below, write_cache
 
 import bundler
 from bundler.digest import Blob, Digest
+from bundler.names import MAX_DEPTH
 from bundler.receipt import (
     InstalledFile,
     InstalledModel,
@@ -145,6 +147,17 @@ def test_an_unpack_notes_the_bundle_its_models_and_everything_it_placed(
         path: os.readlink(hub / path) for path, kind in placed.items() if kind == "link"
     }
     assert set(found(receipt).values()) == {False}
+
+
+@pytest.mark.parametrize("layout", ["hf-cache", "flat"])
+def test_a_path_as_deep_as_a_bundle_may_have_is_noted_too(layout: str, tmp_path: Path) -> None:
+    deepest = "/".join("x" * MAX_DEPTH)
+    field = "name" if layout == "flat" else "revision"
+    record = model_record({f"{deepest[:-1]}y": b"deep"}, layout=layout, **{field: deepest})
+    content = assembled(parts_of(manifest_of(record), [b"deep"]))
+    bundler.unpack(Pipe(content), roots=bundler.find_roots(root=tmp_path), env=None)
+    (file,) = files_of(only_receipt(tmp_path / "huggingface"))
+    assert file.blob == Blob.of(b"deep")
 
 
 def test_what_was_there_before_is_marked_as_found(bundle: Path, tmp_path: Path) -> None:
