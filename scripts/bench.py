@@ -6,6 +6,9 @@ whoever is compared; the page cache is warm. Sections:
   weights    some GB of weights, against tar, zstd and a hash, and the machine's own ceiling
   others     the same, against restic, borg and casync
   small      100,000 files of 4 KB
+  memory     the most that packing and unpacking take, for 1 GB, 100,000 files and 20 GB
+  reads      what inspect and unpack --only read of a bundle of 20 GB
+  start      --help and check, against a Python that does nothing
   download   a model from a hub on the loopback address, against hf download
 
 Prints a table of what was measured and what should be; notes go to stderr. All sections take some
@@ -26,15 +29,21 @@ from typing import Any
 
 from benchmarks.download import download
 from benchmarks.machine import machine
+from benchmarks.memory import memory
+from benchmarks.reads import reads
 from benchmarks.results import Row, table
 from benchmarks.runs import Settings, environment, note, shell
 from benchmarks.small import small
+from benchmarks.start import start
 from benchmarks.weights import others, weights
 
 SECTIONS: dict[str, Callable[[Settings, dict[str, Any]], list[Row]]] = {
     "weights": weights,
     "others": others,
     "small": small,
+    "memory": memory,
+    "reads": reads,
+    "start": start,
     "download": download,
 }
 
@@ -49,8 +58,11 @@ def main() -> None:
         ("rounds", 5, "of each, interleaved"),
         ("size", 1200, "MB of weights, and of the model that is downloaded"),
         ("files", 100_000, "how many small files"),
+        ("large", 20.0, "GB of what is to be large, in files without content"),
     ):
-        parser.add_argument(f"--{option}", type=int, default=default, help=f"{what} ({default})")
+        parser.add_argument(
+            f"--{option}", type=type(default), default=default, help=f"{what} ({default:g})"
+        )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()
     if unknown := set(arguments.sections) - set(SECTIONS):
@@ -65,7 +77,13 @@ def main() -> None:
 
 def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Everything as plain values; the table is printed."""
-    settings = Settings(folder, arguments.rounds, arguments.size * 10**6, arguments.files)
+    settings = Settings(
+        folder,
+        arguments.rounds,
+        arguments.size * 10**6,
+        arguments.files,
+        int(arguments.large * 1e9),
+    )
     document: dict[str, Any] = {"machine": machine(folder), "rounds": settings.rounds}
     document["figures"] = {}
     _warm_up(settings)

@@ -25,12 +25,12 @@ from typing import Any
 
 import zstandard
 
-from benchmarks.runs import BLOCK, files_below
+from benchmarks.runs import BLOCK, files_below, size_of
 
 FRAMES = 64
 TRIES = 2
-WRITTEN = 128
-"""Blocks."""
+MOST_WRITTEN = 512 << 20
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def measure(data: Path, folder: Path, level: int) -> dict[str, Any]:
         "decompress": size
         / _best(lambda: [len(decompressor.decompress(frame)) for frame in compressed]),
         "shrunk": sum(map(len, compressed)) / size,
-        "writing": dict(_ways_to_write(folder / "written")),
+        "writing": dict(_ways_to_write(folder / "written", min(size_of(data), MOST_WRITTEN))),
     }
 
 
@@ -110,7 +110,7 @@ def _frames(data: Path) -> Iterator[bytes]:
     """Pieces of the files' content, evenly spread over it."""
     files = sorted(files_below(data))
     total = sum(file.stat().st_size for file in files)
-    step = max(BLOCK, total // FRAMES)
+    step = max(1, total // FRAMES)
     begin, wanted = 0, 0
     for path in files:
         size = path.stat().st_size
@@ -131,19 +131,20 @@ def _best(work: Callable[[], object]) -> float:
     return min(timed() for _ in range(TRIES))
 
 
-def _ways_to_write(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
+def _ways_to_write(path: Path, size: int) -> Iterator[tuple[str, dict[str, float]]]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    yield "buffered", _written(path, flags, sync=False)
-    yield "buffered, synced", _written(path, flags, sync=True)
+    yield "buffered", _written(path, size, flags, sync=False)
+    yield "buffered, synced", _written(path, size, flags, sync=True)
     with suppress(AttributeError, OSError):  # Not every system and file system has it.
-        yield "O_DIRECT, synced", _written(path, flags | os.O_DIRECT, sync=True)
+        yield "O_DIRECT, synced", _written(path, size, flags | os.O_DIRECT, sync=True)
 
 
-def _written(path: Path, flags: int, *, sync: bool) -> dict[str, float]:
+def _written(path: Path, size: int, flags: int, *, sync: bool) -> dict[str, float]:
     """Seconds a byte, of the shortest try."""
     block = mmap.mmap(-1, BLOCK * 2)  # Whose address suits O_DIRECT.
     block.write(os.urandom(len(block)))
-    size = WRITTEN // 2 * len(block)
+    count = -(-size // len(block))
+    size = count * len(block)
     tries = []
     for _ in range(TRIES):
         os.sync()
@@ -151,7 +152,7 @@ def _written(path: Path, flags: int, *, sync: bool) -> dict[str, float]:
         try:
             start, before = time.perf_counter(), time.process_time()
             os.posix_fallocate(file, 0, size)
-            for _ in range(WRITTEN // 2):
+            for _ in range(count):
                 os.write(file, block)
             if sync:
                 os.fdatasync(file)

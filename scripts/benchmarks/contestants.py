@@ -30,6 +30,12 @@ BUNDLER_ONCE = Contestant(
     {step: BUNDLER.steps[step] for step in ("pack", "unpack")},
     BUNDLER.archive,
 )
+BUNDLER_SPARSE = Contestant(
+    "bundler",
+    (*BUNDLER.tools, "fallocate"),
+    BUNDLER_ONCE.steps,
+    BUNDLER.archive,
+)
 UNSYNCED = Contestant(
     "bundler without syncs",
     ("bundler", "eatmydata"),
@@ -37,12 +43,15 @@ UNSYNCED = Contestant(
     archive="bundle.tar.zst",
     before=_PACK,
 )
+UNPACK_TO_HUB = "unpack to the hub cache"
 BUNDLER_SMALL = Contestant(
     "bundler",
     BUNDLER.tools,
     {
         **BUNDLER_ONCE.steps,
-        "unpack to the hub cache": _UNPACK.replace("$HERE/bundle.tar.zst", "$HUB"),
+        UNPACK_TO_HUB: _UNPACK.replace("$HERE/bundle.tar.zst", "$HUB").replace(
+            "$HERE/out", "$HERE/hub"
+        ),
     },
     BUNDLER.archive,
 )

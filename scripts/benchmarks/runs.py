@@ -26,6 +26,7 @@ class Settings:
     rounds: int
     size: int
     files: int
+    large: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Figures:
         """The median; None if it was not measured."""
         runs = self.runs.get(name, {}).get(step)
         return statistics.median(run.seconds for run in runs) if runs else None
+
+    def pair(self, step: str, other: str) -> tuple[float | None, str, float | None]:
+        """bundler's seconds for a step, the name of another, and its seconds."""
+        return self.seconds("bundler", step), other, self.seconds(other, step)
 
     def peak(self, name: str, step: str) -> int | None:
         """The highest of all rounds, in bytes."""
@@ -170,6 +175,8 @@ def rounds(
                 runs = figures.runs.setdefault(contestant.name, {}).setdefault(step, [])
                 runs.append(run)
                 note(f"round {number + 1}: {contestant.name}, {step}: {told(run)}")
+            if "unpack" in contestant.steps and size_of(here / "out") < size_of(data):
+                sys.exit(f"scripts/bench: {contestant.name} has not unpacked everything")
             if contestant.archive:
                 figures.sizes[contestant.name] = size_of(here / contestant.archive)
             shutil.rmtree(here)

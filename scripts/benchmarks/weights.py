@@ -6,6 +6,8 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,32 +38,33 @@ def weights(settings: Settings, document: dict[str, Any]) -> list[Row]:
     level = default_level()
     measured: list[dict[str, Any]] = []
 
-    def ceiling_again() -> None:
+    def measure_ceiling() -> None:
         measured.append(json.loads(program("ceiling", data, settings.folder, level)))
         note(f"the machine itself: {measured[-1]}")
 
     contestants = [BUNDLER, UNSYNCED, TAR_SHA256SUM, TAR_OPENSSL]
-    figures = rounds(contestants, data, settings, each_round=ceiling_again)
+    figures = rounds(contestants, data, settings, each_round=measure_ceiling)
     ceiling = Ceiling.median(measured)
     document["figures"]["weights"] = figures.to_json()
     document["ceiling"] = {"level": level, **ceiling.to_json()}
-    return [*_hashed(figures), *_bounds(figures, ceiling, size_of(data)), *_others(figures)]
+    return [
+        *(
+            faster(f"{step}, {_amount(settings)}", *figures.pair(step, other.name), at_least)
+            for step, goals in HASHED.items()
+            for other, at_least in goals
+        ),
+        *_beside_ceiling(settings, figures, ceiling, size_of(data)),
+        *_beside_itself(settings, figures),
+    ]
 
 
 def others(settings: Settings, document: dict[str, Any]) -> list[Row]:
     """Against restic, borg and casync."""
-    data = weights_of(settings, document)
     programs = [RESTIC, BORG, CASYNC]
-    figures = rounds([BUNDLER_ONCE, *programs], data, settings)
+    figures = rounds([BUNDLER_ONCE, *programs], weights_of(settings, document), settings)
     document["figures"]["others"] = figures.to_json()
     return [
-        faster(
-            step,
-            figures.seconds("bundler", step),
-            other.name,
-            figures.seconds(other.name, step),
-            at_least=3.3,
-        )
+        faster(f"{step}, {_amount(settings)}", *figures.pair(step, other.name), at_least=3.3)
         for step in ("pack", "unpack")
         for other in programs
     ]
@@ -85,44 +88,32 @@ def default_level() -> int:
     return int(found[1]) if found else 1
 
 
-def _hashed(figures: Figures) -> list[Row]:
-    return [
-        faster(
-            step,
-            figures.seconds("bundler", step),
-            other.name,
-            figures.seconds(other.name, step),
-            at_least,
-        )
-        for step, goals in HASHED.items()
-        for other, at_least in goals
-    ]
+def _amount(settings: Settings) -> str:
+    return f"{settings.size / 1e9:g} GB"
 
 
-def _bounds(figures: Figures, ceiling: Ceiling, size: int) -> list[Row]:
+def _beside_ceiling(
+    settings: Settings, figures: Figures, ceiling: Ceiling, size: int
+) -> Iterator[Row]:
     processors = os.cpu_count() or 1
     bounds = {"pack": ceiling.pack(size, processors), "unpack": ceiling.unpack(size, processors)}
-    return [
-        faster(step, figures.seconds("bundler", step), "the machine's ceiling", bound, 0.8)
-        for step, bound in bounds.items()
-    ]
+    for step, bound in bounds.items():
+        seconds = figures.seconds("bundler", step)
+        yield faster(f"{step}, {_amount(settings)}", seconds, "the machine's ceiling", bound, 0.8)
 
 
-def _others(figures: Figures) -> list[Row]:
-    tar = TAR_SHA256SUM.name
+def _beside_itself(settings: Settings, figures: Figures) -> Iterator[Row]:
+    """And what is no time, or beside a part of the work."""
+    amount = _amount(settings)
+    bundler = partial(figures.seconds, "bundler")
     sizes = {name: size / 1e6 for name, size in figures.sizes.items()}
-    seconds = figures.seconds
-    rows = [share("size", sizes["bundler"], "tar, zstd -3", sizes.get(tar), "MB", 1.01)]
-    for again, first, at_most in (
-        ("pack again", "pack", None),
-        ("unpack again", "unpack", 0.05),
-    ):
-        rows.append(
-            share(again, seconds("bundler", again), first, seconds("bundler", first), "s", at_most)
-        )
-    for what, at_least in (("sha256sum of the content", 1.5), ("sha256sum of the bundle", None)):
-        verify = seconds("bundler", "verify")
-        rows.append(faster("verify", verify, what, seconds("bundler", what), at_least))
-    unsynced = seconds(UNSYNCED.name, "unpack")
-    rows.append(share("unpack", seconds("bundler", "unpack"), "without syncs", unsynced, "s", 1.15))
-    return rows
+    tar = sizes.get(TAR_SHA256SUM.name)
+    yield share(f"size, {amount}", sizes["bundler"], "tar, zstd -3", tar, "MB", 1.01)
+    again, first = bundler("unpack again"), bundler("unpack")
+    yield share(f"unpack again, {amount}", again, "the first time", first, "s", 0.05)
+    again, packed = bundler("pack again"), bundler("pack")
+    yield share(f"pack again, {amount}", again, "the first time", packed, "s", None)
+    for other, at_least in (("sha256sum of the content", 1.5), ("sha256sum of the bundle", None)):
+        yield faster(f"verify, {amount}", bundler("verify"), other, bundler(other), at_least)
+    unsynced = figures.seconds(UNSYNCED.name, "unpack")
+    yield share(f"unpack, {amount}", first, "the same without syncs", unsynced, "s", 1.15)
