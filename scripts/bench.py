@@ -92,8 +92,11 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         note(f"== {name}")
         rows += SECTIONS[name](settings, document)
     document["goals"] = [row.to_json() for row in rows]
-    print(f"{', '.join(f'{what}: {said}' for what, said in document['machine'].items())}")
-    print(f"Page cache warm; medians of {settings.rounds} rounds.\n\n{table(rows)}")
+    print(", ".join(f"{what}: {said}" for what, said in document["machine"].items()))
+    print(f"Page cache warm, nothing left to write; medians of {settings.rounds} rounds.")
+    if "weights" in document:
+        print(f"Weights: {document['weights']}.")
+    print(f"\n{table(rows)}")
     return document
 
 

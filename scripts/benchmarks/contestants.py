@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.runs import Contestant
+from benchmarks.rounds import Contestant
 
 _FILES = 'cd "$DATA" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0'
 _UNPACKED = _FILES.replace("$DATA", "$HERE/out")

@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks.hub import loopback_hub
 from benchmarks.results import Row, faster
-from benchmarks.runs import Contestant, Settings, rounds
+from benchmarks.rounds import Contestant, rounds
+from benchmarks.runs import Settings
 
 MODEL = "bench/model"
 SHARDS = 4

@@ -9,7 +9,8 @@ from typing import Any
 
 from benchmarks.contestants import BUNDLER_ONCE, BUNDLER_SPARSE
 from benchmarks.results import Row, limit, share
-from benchmarks.runs import BLOCK, Figures, Settings, files_below, rounds
+from benchmarks.rounds import Figures, rounds
+from benchmarks.runs import BLOCK, Settings, files_below
 from benchmarks.small import texts_of
 from benchmarks.sparse import kept_sparse, sparse
 from benchmarks.weights import weights_of

@@ -13,7 +13,8 @@ from benchmarks.contestants import (
 )
 from benchmarks.repository import repository_bundle
 from benchmarks.results import Row, faster, share
-from benchmarks.runs import Settings, note, program, read_all, rounds
+from benchmarks.rounds import rounds
+from benchmarks.runs import Settings, note, program, read_all
 
 MODEL = "bench/small"
 PARTS = (4, 2)

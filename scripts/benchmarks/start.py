@@ -9,7 +9,8 @@ from typing import Any
 
 from benchmarks.repository import repository_bundle
 from benchmarks.results import Row, more
-from benchmarks.runs import Contestant, Settings, environment, rounds, shell
+from benchmarks.rounds import Contestant, rounds
+from benchmarks.runs import Settings, environment, shell
 
 MODEL = "bench/start"
 OFTEN = 4

@@ -40,7 +40,7 @@ def store(bundle: BinaryIO, new: BinaryIO) -> None:
         start = new.tell()
         new.write(FRAME_HEAD.pack(MAGIC, ONE_SEGMENT_WITH_SIZE_AND_CHECKSUM, content_size))
         for begin in range(0, content_size, BLOCK):
-            block = memoryview(content)[begin : begin + BLOCK]
+            block = content[begin : begin + BLOCK]
             is_last = begin + BLOCK >= content_size
             new.write((len(block) << 3 | is_last).to_bytes(3, "little"))
             _write_with_holes(new, block)
@@ -49,11 +49,11 @@ def store(bundle: BinaryIO, new: BinaryIO) -> None:
     new.write(struct.pack("<II", SKIPPABLE_MAGIC, len(table) + len(footer)) + table + footer)
 
 
-def _write_with_holes(new: BinaryIO, block: memoryview) -> None:
-    if any(block):
-        new.write(block)
-    else:
+def _write_with_holes(new: BinaryIO, block: bytes) -> None:
+    if block == bytes(len(block)):
         new.seek(len(block), os.SEEK_CUR)
+    else:
+        new.write(block)
 
 
 def main() -> None:

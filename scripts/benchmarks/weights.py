@@ -23,7 +23,8 @@ from benchmarks.contestants import (
     UNSYNCED,
 )
 from benchmarks.results import Row, faster, share
-from benchmarks.runs import Figures, Settings, note, program, rounds, size_of
+from benchmarks.rounds import Figures, rounds
+from benchmarks.runs import Settings, note, program, size_of
 
 HASHED = {
     "pack": ((TAR_SHA256SUM, 4.5), (TAR_OPENSSL, 2.5)),
