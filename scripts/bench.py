@@ -1,8 +1,18 @@
-"""How fast bundler is beside what users would do without it: ratios within one run, as a table.
+"""How fast bundler is, and how small, beside what users would do without it.
 
-`download`: a model from a hub on the loopback address into an empty cache, by `hf download` and by
-`bundler pack`, up to where the bundle begins to be written. Both start a process of their own and
-ask for the same files. bundler also compares every byte with its digest; hf does not.
+Each figure is the wall time of a real command from start to end; medians of rounds that interleave
+whoever is compared; the page cache is warm. Sections:
+
+  weights    some GB of weights, against tar, zstd and a hash, and the machine's own ceiling
+  others     the same, against restic, borg and casync
+  small      100,000 files of 4 KB
+  memory     the most that packing and unpacking take, for 1 GB, 100,000 files and 20 GB
+  reads      what inspect and unpack --only read of a bundle of 20 GB
+  start      --help and check, against a Python that does nothing
+  download   a model from a hub on the loopback address, against hf download
+
+Prints a table of what was measured and what should be; notes go to stderr. All sections take some
+30 minutes with the defaults, and 8 GB on the disk, below TMPDIR.
 """
 
 from __future__ import annotations
@@ -10,118 +20,104 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import shutil
-import statistics
-import subprocess
+import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-import bundler
-from bundler.progress import Meter, Silent
+from benchmarks.download import download
+from benchmarks.machine import machine
+from benchmarks.memory import memory
+from benchmarks.reads import reads
+from benchmarks.results import Row, table
+from benchmarks.runs import Settings, environment, note, shell
+from benchmarks.small import small
+from benchmarks.start import start
+from benchmarks.weights import others, weights
 
-ROOT = Path(__file__).parent.parent
-MODEL = "bench/model"
-SHARDS = 4
-SMALL_FILES = 20
+SECTIONS: dict[str, Callable[[Settings, dict[str, Any]], list[Row]]] = {
+    "weights": weights,
+    "others": others,
+    "small": small,
+    "memory": memory,
+    "reads": reads,
+    "start": start,
+    "download": download,
+}
 
 
 def main() -> None:
-    """Run the benchmark, print a table, and write the figures as JSON if that is asked for."""
+    """Run the sections that are asked for, print a table, and write the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
-    parser.add_argument("--rounds", type=int, default=5, help="of each, interleaved (default 5)")
-    parser.add_argument("--size", type=int, default=1024, help="MiB of the model (default 1024)")
+    parser.add_argument(
+        "sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; by default all"
+    )
+    for option, default, what in (
+        ("rounds", 5, "of each, interleaved"),
+        ("size", 1200, "MB of weights, and of the model that is downloaded"),
+        ("files", 100_000, "how many small files"),
+        ("large", 20.0, "GB of what is to be large, in files without content"),
+    ):
+        parser.add_argument(
+            f"--{option}", type=type(default), default=default, help=f"{what} ({default:g})"
+        )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()
+    if unknown := set(arguments.sections) - set(SECTIONS):
+        parser.error(f"there is no section {', '.join(sorted(unknown))}: {', '.join(SECTIONS)}")
+    # The commands are those of the environment that runs this.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with TemporaryDirectory(prefix="bundler-bench-") as folder:
-        figures = download(Path(folder), arguments.rounds, arguments.size << 20)
-    machine = (
-        f"{os.cpu_count()} processors, {platform.machine()}, Python {platform.python_version()}"
-    )
-    print(f"\n{machine}; page cache warm; medians of {arguments.rounds} rounds\n")
-    print("| download | seconds | MB/s |\n| --- | --- | --- |")
-    medians = {name: statistics.median(seconds) for name, seconds in figures.items()}
-    for name, median in medians.items():
-        print(f"| {name} | {median:.2f} | {arguments.size * 1.048576 / median:,.0f} |")
-    ratio = medians["hf download"] / medians["bundler"]
-    print(f"\nbundler is {ratio:.2f} times as fast as hf download")
+        document = measured(arguments, Path(folder))
     if arguments.json:
-        document = {"machine": machine, "download": figures, "ratio": ratio}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Everything as plain values; the table is printed."""
+    settings = Settings(
+        folder,
+        arguments.rounds,
+        arguments.size * 10**6,
+        arguments.files,
+        int(arguments.large * 1e9),
+    )
+    document: dict[str, Any] = {"machine": machine(folder), "rounds": settings.rounds}
+    document["figures"] = {}
+    _warm_up(settings)
+    rows: list[Row] = []
+    for name in arguments.sections or SECTIONS:
+        note(f"== {name}")
+        rows += SECTIONS[name](settings, document)
+    document["goals"] = [row.to_json() for row in rows]
+    print(", ".join(f"{what}: {said}" for what, said in document["machine"].items()))
+    print(f"Page cache warm, nothing left to write; medians of {settings.rounds} rounds.")
+    if "weights" in document:
+        print(f"Weights: {document['weights']}.")
+    print(f"\n{table(rows)}")
+    return document
+
+
+def _warm_up(settings: Settings) -> None:
+    """Let every command run once, so that Python has compiled what it imports."""
+    (settings.folder / "first.txt").write_text("first")
+    shell(
+        "bundler pack file:first.txt -o first --store store; bundler verify first;"
+        " bundler inspect first; bundler unpack first --root root; rm -r first store root",
+        settings.folder,
+        environment(settings.folder),
+    )
 
 
 class _Plain(argparse.RawDescriptionHelpFormatter):
     """The description as it is written above."""
 
 
-def download(folder: Path, rounds: int, size: int) -> dict[str, list[float]]:
-    """Seconds of every round, by contestant, for a model of `size` bytes."""
-    _make_model(folder / "hub" / MODEL, size)
-    with _hub(folder / "hub") as endpoint:
-        environment = {
-            **os.environ,
-            "HF_ENDPOINT": endpoint,
-            "HF_HOME": str(folder / "hf"),
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-            "BENCH_STORE": str(folder / "store"),
-        }
-        contestants: dict[str, list[str]] = {
-            "hf download": ["hf", "download", MODEL],
-            "bundler": [sys.executable, str(Path(__file__)), "--pack-until-written"],
-        }
-        figures: dict[str, list[float]] = {name: [] for name in contestants}
-        for number in range(rounds):
-            for name, command in contestants.items():
-                for place in ("hf", "store"):
-                    shutil.rmtree(folder / place, ignore_errors=True)
-                os.sync()  # Nobody pays for what another has written.
-                start = time.perf_counter()
-                subprocess.run(command, env=environment, check=True, capture_output=True)
-                figures[name].append(time.perf_counter() - start)
-                print(f"round {number + 1}: {name} {figures[name][-1]:.2f} s", file=sys.stderr)
-    return figures
-
-
-def pack_until_written() -> None:
-    """Be `bundler pack`, and end where everything is downloaded and compared."""
-
-    class UntilWritten(Silent):
-        def start(self, what: str, total: int, done: int = 0) -> Meter:
-            if what == "writing the bundle":
-                os._exit(0)
-            return super().start(what, total, done)
-
-    bundler.pack([MODEL], os.devnull, store=os.environ["BENCH_STORE"], progress=UntilWritten())
-    sys.exit("nothing was written")
-
-
-def _make_model(folder: Path, size: int) -> None:
-    """Shards of random bytes, and some small files."""
-    folder.mkdir(parents=True)
-    for number in range(1, SHARDS + 1):
-        with open(folder / f"model-{number:05}-of-{SHARDS:05}.safetensors", "wb") as file:
-            for _ in range(size // SHARDS >> 20):
-                file.write(os.urandom(1 << 20))
-    for number in range(SMALL_FILES):
-        (folder / f"config_{number}.json").write_text(json.dumps({"number": number}))
-
-
-@contextmanager
-def _hub(folder: Path) -> Iterator[str]:
-    """The address of a hub that serves the models below `folder`, in a process of its own."""
-    command = [sys.executable, str(ROOT / "tests" / "loopback_hub.py"), str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as hub:
-        assert hub.stdout is not None
-        assert hub.stdin is not None
-        yield hub.stdout.readline().strip()
-        hub.stdin.close()
-
-
 if __name__ == "__main__":
-    tasks: dict[str, Callable[[], None]] = {"--pack-until-written": pack_until_written}
-    tasks.get(sys.argv[1] if len(sys.argv) > 1 else "", main)()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("scripts/bench: interrupted")

@@ -15,7 +15,6 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -119,7 +118,7 @@ def _loaded(target: Target, load: str, before: list[str], variables: dict[str, s
 def measure(name: str) -> None:
     """Load one model in this process, and print what that took."""
     module, function, arguments = _loads()[name]
-    call: Callable[..., object] = import_module(module)
+    call: Any = import_module(module)
     for part in function.split("."):
         call = getattr(call, part)
     lookups = 0
