@@ -107,7 +107,7 @@ def _pieces(
             # The header goes before, so that no piece of the content is shifted by it.
             yield from small.cut()
         with open_blob(member.blob) as file:
-            while verifier.left and (data := file.read(min(PIECE_SIZE, verifier.left))):
+            while verifier.left and (data := _read_full(file, min(PIECE_SIZE, verifier.left))):
                 verifier.update(data)
                 if is_large:
                     yield Piece(data, levels.large, len(data))
@@ -117,6 +117,14 @@ def _pieces(
         yield from small.add(padding(member.blob.size))
     yield from small.add(END)
     yield from small.cut()
+
+
+def _read_full(file: BinaryIO, size: int) -> bytes:
+    """The next `size` bytes, and fewer only at the end, however they come."""
+    data = file.read(size)
+    while 0 < len(data) < size and (more := file.read(size - len(data))):
+        data += more
+    return data
 
 
 class _SmallThings:

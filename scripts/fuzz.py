@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import atheris
+import atheris  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -106,7 +106,7 @@ def changing(found: Path) -> Callable[[bytes], object]:
             (found / hashlib.sha256(content).hexdigest()[:16]).write_bytes(content)
             raise
 
-    search: Callable[[bytes], object] = check.hypothesis.fuzz_one_input
+    search: Callable[[bytes], object] = check.hypothesis.fuzz_one_input  # type: ignore[attr-defined]
     return search
 
 

@@ -15,6 +15,10 @@ from typing import Any
 import zstandard
 from trees import timeless
 
+from bundler.errors import DamagedError
+from bundler.extraction import Outlet
+from bundler.members import Member
+
 BLOCK = 512
 END = bytes(2 * BLOCK)
 COMMIT_HASH = "0123456789abcdef0123456789abcdef01234567"
@@ -50,6 +54,39 @@ class CountingFile(io.BytesIO):
         data = super().read(size)
         self.count += len(data)
         return data
+
+
+class Collected:
+    """Keeps every blob in memory, in the order in which they are opened."""
+
+    def __init__(self) -> None:
+        self.contents: dict[Member, bytearray] = {}
+        self.finished: list[Member] = []
+        self.refused: dict[Member, DamagedError] = {}
+
+    def open(self, member: Member) -> Outlet:
+        self.contents[member] = bytearray()
+        return CollectedBlob(self, member)
+
+    def refuse(self, member: Member, error: DamagedError) -> None:
+        self.refused[member] = error
+
+
+class CollectedBlob:
+    """One blob that is kept in memory."""
+
+    def __init__(self, collected: Collected, member: Member) -> None:
+        self.collected = collected
+        self.member = member
+
+    def write(self, data: memoryview) -> None:
+        self.collected.contents[self.member] += data
+
+    def close(self) -> None:
+        self.collected.finished.append(self.member)
+
+    def abandon(self) -> None:
+        pass
 
 
 def file_record(path: str, content: bytes, /, **fields: object) -> dict[str, Any]:

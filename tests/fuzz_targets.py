@@ -17,13 +17,13 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
-from bundle_builder import Pipe, assembled, manifest_of, model_record, parts_of
+from bundle_builder import Collected, Pipe, assembled, manifest_of, model_record, parts_of
 from limits import IN_MEMORY, little_memory
 from promises import assert_plain, check_unpack
 
 import bundler
 from bundler.archive import open_bundle
-from bundler.digest import Digest
+from bundler.digest import Blob, Digest
 from bundler.env_file import env_path, extended_roots, write_env_file
 from bundler.errors import (
     DamagedError,
@@ -78,11 +78,15 @@ def contents_of(source: BinaryIO) -> tuple[bytes, list[bytes]] | None:
     """The manifest and all contents of a bundle; None if it is refused."""
     try:
         with open_bundle(source) as reader:
-            found = [(member.blob, content.read()) for member, content in reader.blobs(jobs=1)]
-            assert [blob for blob, _ in found] == [member.blob for member in reader.members]
-            assert all(Digest.of(content) == blob.digest for blob, content in found)
-            assert {blob.digest for blob, _ in found} == {b.digest for b in reader.manifest.blobs()}
-            return reader.manifest_bytes, [content for _, content in found]
+            collected = Collected()
+            reader.extract(collected, jobs=1)
+            if collected.refused:
+                raise next(iter(collected.refused.values()))
+            found = {member.blob: bytes(c) for member, c in collected.contents.items()}
+            assert collected.finished == [*reader.members] == [*collected.contents]
+            assert all(Blob.of(content) == blob for blob, content in found.items())
+            assert found.keys() == {*reader.manifest.blobs()}
+            return reader.manifest_bytes, [*found.values()]
     except (DamagedError, FormatError) as error:
         assert_plain(error)
         return None

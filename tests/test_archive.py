@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from bundle_builder import (
     COMMIT_HASH,
+    Collected,
     CountingFile,
     Pipe,
     blob_name,
@@ -71,39 +72,6 @@ def bundle_of(contents: Iterable[bytes] = CONTENTS, level: int = 3, jobs: int = 
         jobs=jobs,
     )
     return out.getvalue()
-
-
-class Collected:
-    """Keeps every blob in memory, in the order in which they are opened."""
-
-    def __init__(self) -> None:
-        self.contents: dict[Member, bytearray] = {}
-        self.finished: list[Member] = []
-        self.refused: dict[Member, DamagedError] = {}
-
-    def open(self, member: Member) -> Outlet:
-        self.contents[member] = bytearray()
-        return CollectedBlob(self, member)
-
-    def refuse(self, member: Member, error: DamagedError) -> None:
-        self.refused[member] = error
-
-
-class CollectedBlob:
-    """One blob that is kept in memory."""
-
-    def __init__(self, collected: Collected, member: Member) -> None:
-        self.collected = collected
-        self.member = member
-
-    def write(self, data: memoryview) -> None:
-        self.collected.contents[self.member] += data
-
-    def close(self) -> None:
-        self.collected.finished.append(self.member)
-
-    def abandon(self) -> None:
-        pass
 
 
 def read_all(bundle: io.BytesIO, wanted: set[Digest] | None = None) -> list[bytes]:
