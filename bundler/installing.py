@@ -31,6 +31,8 @@ from bundler.sharing import SHARED_FROM, LinkMode
 from bundler.space import check_space, same_disk
 from bundler.survey import Survey, can_link, links_wanted, redirected, survey
 
+_NEVER = -1
+"""No file was changed at this time."""
 _HUB = "hub"
 """The name of the root in which a repository may be known by several names."""
 _PLAIN = "checkpoints"
@@ -66,7 +68,7 @@ def install(
         for name in sorted(targets):  # For all in one order: no two wait for each other.
             stack.enter_context(targets[name])
         if any(target.waited for target in targets.values()):
-            known = Known(roots)  # What was waited for has been noted.
+            known = known.afresh()  # What was waited for has been noted.
         work = {}
         for name, target in targets.items():
             # Again, now that nobody else writes there; what was read is not read twice.
@@ -166,8 +168,10 @@ def _by_model(
 class Known:
     """What need not be read again: what receipts vouch for, and what this run has read."""
 
-    def __init__(self, roots: Roots) -> None:
+    def __init__(self, roots: Roots, *, digests: bool = False) -> None:
+        """`digests`: receipts vouch for nothing, every byte is read again."""
         self._roots = roots
+        self._digests = digests
         self._files: dict[tuple[str, PurePosixPath], tuple[Blob, int]] = {}
         self._installed: dict[Digest, set[object]] = defaultdict(set)
         self.receipts = tuple(read_receipts(roots.hf_home))
@@ -176,8 +180,12 @@ class Known:
             for model in receipt.models:
                 installed.add(key_of(model))
                 for file in model.files:
-                    self._files[file.place] = (file.blob, file.mtime_ns)
+                    self._files[file.place] = (file.blob, _NEVER if digests else file.mtime_ns)
                     installed.add(file.place)
+
+    def afresh(self) -> Known:
+        """The same, by the receipts that there are now."""
+        return Known(self._roots, digests=self._digests)
 
     def survey(self, root: str, placements: Iterable[Placement], progress: Progress) -> Survey:
         """What there is to do below the root of that name."""

@@ -131,8 +131,8 @@ def pack(
     """Download the models that `specs` name and write them into one bundle at `output`.
 
     `output`: a path, replaced only by a whole bundle, or a binary stream. `level`: of zstd, 1 to
-    19. `jobs`: threads that compress. `on_plan` is called once everything is resolved, before
-    anything is downloaded. The rest as in `plan_pack`.
+    19, by default `Levels()`. `jobs`: threads that hash and compress. `on_plan` is called once
+    everything is resolved, before anything is downloaded. The rest as in `plan_pack`.
 
     Raises Faults or one of RequestError, UnavailableError, DamagedError (upstream sends other bytes
     than it promises), TrustError (`code`) and TargetError (output or store). What was downloaded is

@@ -117,6 +117,7 @@ def plan_unpack(
     link_mode: LinkMode = LinkMode.AUTO,
     code: bool = True,
     keep_refs: bool = False,
+    digests: bool = False,
     progress: Progress | None = None,
 ) -> Unpacked:
     """What `unpack` with the same arguments would do: reads manifest and target, writes nothing.
@@ -133,7 +134,7 @@ def plan_unpack(
         written = {layout_of(snapshot).root for snapshot in placed}
         roots, env_roots = extended_roots(env_file, env_format, roots, written)
         check_sight(roots.hf_home, "--root")
-        known = Known(roots)
+        known = Known(roots, digests=digests)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress or Silent())
         is_left(reader.digest, snapshots, work, roots, known)
         check_space({roots.path(n): taking_space(n, work, roots, link_mode) for n in work})
@@ -155,6 +156,7 @@ def unpack(
     link_mode: LinkMode = LinkMode.AUTO,
     code: bool = True,
     keep_refs: bool = False,
+    digests: bool = False,
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Unpacked:
@@ -166,6 +168,8 @@ def unpack(
     `env_format`: for what it is written; what it led to before is kept where that can be.
     `digest`: the bundle's id, if known from elsewhere. `code`: False refuses models that hold some.
     `keep_refs`: leave every ref, and branch of torch.hub, that leads to something which is there.
+    `digests`: compare every byte of what is there, also where size and time of change are as the
+    receipt has them.
     `jobs`: threads, by default one for each processor. Waits while another process unpacks to the
     same place, and tells `progress` so.
 
@@ -184,7 +188,7 @@ def unpack(
         written = {layout_of(snapshot).root for snapshot in placed}
         roots, env_roots = extended_roots(env_file, env_format, roots, written)
         check_sight(roots.hf_home, "--root")
-        known = Known(roots)
+        known = Known(roots, digests=digests)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress)
         if is_left(reader.digest, snapshots, work, roots, known):
             how = How(link_mode, code, jobs, keep_refs)

@@ -343,3 +343,18 @@ def test_what_stands_for_a_receipt_and_is_none_counts_as_absent(kind: str, tmp_p
     assert list(read_receipts(home)) == []
     told = run("installed", "--root", "root", home=tmp_path)
     assert (told.code, "has installed nothing" in told.out) == (0, True)
+
+
+def test_a_change_that_time_and_size_do_not_tell_is_found_by_hashing(
+    bundle: Path, tmp_path: Path
+) -> None:
+    first = unpack_below(tmp_path, bundle)
+    hub = first.roots.hub
+    blob = hub / "models--org--tiny/blobs" / etag("model.safetensors", TINY["model.safetensors"])
+    stamp = blob.stat().st_mtime_ns
+    blob.write_bytes(b"WEIGHTS")
+    os.utime(blob, ns=(stamp, stamp))
+    run("unpack", str(bundle), "--root", str(tmp_path), home=tmp_path)
+    assert blob.read_bytes() == b"WEIGHTS", "the receipt vouches for it"
+    run("unpack", str(bundle), "--root", str(tmp_path), "--hash", home=tmp_path)
+    assert blob.read_bytes() == TINY["model.safetensors"]

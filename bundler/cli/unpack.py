@@ -78,6 +78,15 @@ def unpack(
             envvar="BUNDLER_KEEP_REFS",
         ),
     ] = False,
+    digests: Annotated[
+        bool,
+        typer.Option(
+            "--hash",
+            help="Compare every byte of what is there, also where size and time of change are as "
+            "when it was unpacked.",
+            envvar="BUNDLER_HASH",
+        ),
+    ] = False,
     env_format: Annotated[
         EnvFormat,
         typer.Option(
@@ -110,6 +119,7 @@ def unpack(
         "link_mode": link_mode,
         "code": not no_code,
         "keep_refs": keep_refs,
+        "digests": digests,
         "progress": Bars(),
     }
     if dry_run:
