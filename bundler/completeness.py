@@ -29,8 +29,8 @@ _VOCABULARIES = {"tokenizer.json", "tekken.json", "vocab.txt", "vocab.json", "me
                  "vocab-src.json", "encoder.json", "entity_vocab.json", "byte_maps.json",
                  "dict.txt"}  # fmt: skip
 _VOCABULARY_SUFFIXES = {".model", ".spm", ".tiktoken", ".vocab", ".bpe", ".tokenizer"}
-_OF_BYTES = {"ByT5Tokenizer", "CanineTokenizer", "DiaTokenizer", "PerceiverTokenizer"}
-"""Tokenizers that have no vocabulary."""
+_OF_BYTES = ("ByT5Tokenizer", "CanineTokenizer", "DiaTokenizer", "PerceiverTokenizer")
+"""Tokenizers that have no vocabulary. No set: what a file says may have no hash."""
 _LOADED = {_ADAPTER, _PIPELINE, _TOKENIZER, "config.json", "generation_config.json",
            "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
            "chat_template.json", "preprocessor_config.json", "processor_config.json",
