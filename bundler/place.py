@@ -146,7 +146,8 @@ class Target:
 
     def _left(self) -> Iterator[tuple[int, str, BinaryIO]]:
         """Every regular file in the staging folder: its folder's handle, its name, and open."""
-        for _, _, names, folder in os.fwalk(".", dir_fd=self._folders.handle(STAGING)):
+        for _, folders, names, folder in os.fwalk(".", dir_fd=self._folders.handle(STAGING)):
+            folders.sort()  # What is moved among the blobs meanwhile is not come by again.
             for name in names:
                 state = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 if stat.S_ISREG(state.st_mode):
