@@ -40,7 +40,7 @@ def check(scene: Scene, every: int, *, journal: bool) -> None:
                 except AssertionError as fault:
                     faults[number] = str(fault)[:600]
     print(len(seen), disk.calls)
-    assert faults == {}
+    assert not faults, "\n".join(f"{at}\n    {fault}" for at, fault in faults.items())
 
 
 @pytest.mark.parametrize(("scene", "every"), SCENES.items(), indirect=["scene"], ids=SCENES)

@@ -19,7 +19,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from command import NOWHERE, Ran
-from disk_calls import At, Commands, Decide
+from disk_calls import At, Call, Commands, Decide
 from loopback_hub import LoopbackHub
 from memory_source import Files, commit_hash, make_bundle
 from trees import Tree, etag, tree, write_cache
@@ -140,13 +140,15 @@ class Scene:
         """All is as it was before, and nothing else is there."""
         self._assert_is(tree(self.folder), self.before)
 
-    def assert_as_before(self) -> None:
-        """All that can be found is as it was before."""
-        notes = {path for path in (*self.before, *self.after) if fnmatch(path, _NOTES)}
-        now = {path: entry for path, entry in tree(self.folder).items() if path not in notes}
-        before = {path: entry for path, entry in self.before.items() if path not in notes}
-        folders = {path for path, (kind, *_) in self.after.items() if kind == "folder"}
-        self._assert_is(_visible(now, folders), _visible(before, folders))
+    def assert_tidy(self) -> None:
+        """No draft is left, but what goes on from where it was."""
+        drafts = [path for path in tree(self.folder) if is_draft(path) and "/partial/" not in path]
+        assert drafts == []
+
+    def only_drafted(self, calls: Sequence[Call]) -> bool:
+        """Whether these calls, but for the last, concern nothing but drafts."""
+        paths = (str(path.relative_to(self.folder)) for call in calls[:-1] for path in call.paths)
+        return all(is_draft(path) for path in paths)
 
     def assert_sound(self) -> None:
         """What could be found before can be still, and nothing that can be found is half done."""
@@ -154,7 +156,7 @@ class Scene:
         for path in {*self.before, *self.after, *now}:
             if fnmatch(path, _NOTES) and path in now:
                 json.loads(now[path][1])
-            elif not _is_draft(path):
+            elif not is_draft(path):
                 allowed = (self.before.get(path), self.after.get(path))
                 assert now.get(path) in allowed, f"{path} is {now.get(path)}"
         models = self._models()
@@ -171,7 +173,7 @@ class Scene:
         found = {}
         for pattern in _WHOLE_FOLDERS:
             for folder in self.folder.glob(pattern):
-                if _is_draft(str(folder.relative_to(self.folder))):
+                if is_draft(str(folder.relative_to(self.folder))):
                     continue
                 paths = [path for path in folder.rglob("*") if not path.is_dir()]
                 files = {str(p.relative_to(folder)): _content(p) for p in paths}
@@ -211,18 +213,9 @@ def _content(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b"a link that leads nowhere"
 
 
-def _is_draft(path: str) -> bool:
+def is_draft(path: str) -> bool:
+    """Whether no library looks at what is at a path below a scene's folder."""
     return any(fnmatch(path, draft) for draft in _DRAFTS)
-
-
-def _visible(found: Tree, folders: set[str]) -> Tree:
-    """What is no draft, and no folder that an undisturbed run makes too."""
-    return {
-        path: entry
-        for path, entry in found.items()
-        if not _is_draft(path)
-        and not (entry[0] == "folder" and path in folders)
-    }
 
 
 def bundle_of(folder: Path, name: str, models: dict[str, Files]) -> Path:
