@@ -124,7 +124,7 @@ class Refuse:
 
 @dataclass(frozen=True)
 class Tear:
-    """Write the first half of what is to be written, and kill the process."""
+    """Write the first half of what is to be written, and kill the process; nothing to others."""
 
 
 Verdict = Send | Refuse | Tear | None
@@ -223,7 +223,9 @@ class Commands:
                     _attend(handles[0], int(said), decide, Path(os.path.realpath(cwd)))
                 finally:
                     os.close(handles[0])
-            code = int(self._channel.recv(1 << 10))
+                    code = int(self._channel.recv(1 << 10))
+            else:
+                code = int(self._channel.recv(1 << 10))
             for stream in (out, err):
                 stream.seek(0)
             raw = out.read()
@@ -251,11 +253,13 @@ def _attend(listener: int, process: int, decide: Decide, below: Path) -> None:
             verdict = None
             with suppress(FileNotFoundError, ProcessLookupError):
                 found = _call(thread, call, arguments)
-                if found and (not found.paths or any(below in (p, *p.parents) for p in found.paths)):
+                if found and (
+                    not found.paths or any(below in (p, *p.parents) for p in found.paths)
+                ):
                     verdict = decide(found)
                     if isinstance(verdict, Tear):
+                        verdict = KILL if found.size > 1 else None
                         _write_half(found)
-                        verdict = KILL
             if isinstance(verdict, Send):
                 os.kill(process, verdict.signal)
                 if verdict == KILL:
@@ -269,6 +273,10 @@ def _attend(listener: int, process: int, decide: Decide, below: Path) -> None:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
         raise
+
+
+def _concerns(call: Call, folder: Path) -> bool:
+    return not call.paths or any(folder in (path, *path.parents) for path in call.paths)
 
 
 def _call(thread: int, number: int, arguments: list[int]) -> Call | None:
@@ -286,7 +294,7 @@ def _call(thread: int, number: int, arguments: list[int]) -> Call | None:
         text = b"" if path_at is None else _text(thread, arguments[path_at])
         if not text:
             place = f"/proc/{thread}/fd/{handle}"
-            if not stat.S_IFMT(os.stat(place).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+            if stat.S_IFMT(os.stat(place).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
                 return None
             paths.append(Path(os.readlink(place)))
         else:
@@ -325,7 +333,9 @@ def _text(thread: int, address: int) -> bytes:
 
 
 def _write_half(call: Call) -> None:
-    """Write the first half of what a call would write."""
+    """Write the first half of what a call would write, if it writes more than a byte."""
+    if call.size < 2:
+        return
     handle, address, size, offset, *_ = call.arguments
     data = _memory(call.thread, address, size // 2)
     if call.number == _WRITE:

@@ -129,7 +129,7 @@ class Disk:
             last = max((n for n, e in enumerate(events) if isinstance(e, _Synced)), default=0)
             sure = {event for event in events[:last] if isinstance(event, _Named)}
         else:
-            sure = {event for n, event in enumerate(events) if _is_sure(event, events[n + 1 :])}
+            sure = {change for change in changes if _is_sure(change, events)}
         random = Random(number)
         some = {change for change in changes if change in sure or random.random() < 0.5}
         if journal:
@@ -174,7 +174,8 @@ class Disk:
     @staticmethod
     def _look(file: _File, path: Path) -> None:
         state = path.stat()
-        file.mode, file.mtime_ns, file.size = S_IMODE(state.st_mode), state.st_mtime_ns, state.st_size
+        file.mode, file.size = S_IMODE(state.st_mode), state.st_size
+        file.mtime_ns = state.st_mtime_ns
 
     def _node(self, path: Path) -> _Node | None:
         node: _Node | None = self._top
@@ -198,7 +199,9 @@ class Disk:
             if isinstance(nodes[0], _File):
                 yield _Written(nodes[0])
         elif call.name in ("open", "mkdir", "symlink") and nodes[0] is None:
-            new = {"open": _File(), "mkdir": _Folder(), "symlink": _Link(call.text)}[call.name]
+            kinds: dict[str, _Node]
+            kinds = {"open": _File(), "mkdir": _Folder(), "symlink": _Link(call.text)}
+            new = kinds[call.name]
             yield from self._named((call.paths[0], new))
             if isinstance(new, _File):
                 yield _Written(new)
@@ -208,9 +211,7 @@ class Disk:
             yield from self._named((call.paths[1], nodes[0]))
         elif call.name == "rename" and nodes[0]:
             yield from self._named((call.paths[0], None), (call.paths[1], nodes[0]))
-        elif call.name == "unlink" and nodes[0]:
-            yield from self._named((call.paths[0], None))
-        elif call.name == "rmdir" and isinstance(nodes[0], _Folder) and not nodes[0].now:
+        elif call.name in ("unlink", "rmdir") and nodes[0] and not _is_full(nodes[0]):
             yield from self._named((call.paths[0], None))
 
     def _named(self, *names: tuple[Path, _Node | None]) -> Iterator[_Named]:
@@ -254,13 +255,15 @@ class Disk:
         return state
 
 
-def _is_sure(event: object, later: Sequence[object]) -> bool:
-    """Whether names that have come or gone are on disk by what was synced later."""
-    return isinstance(event, _Named) and any(
-        isinstance(sync, _Synced)
-        and (sync.node is None or any(folder is sync.node for folder, *_ in event.parts))
-        for sync in later
-    )
+def _is_sure(change: _Named, events: Sequence[object]) -> bool:
+    """Whether names that have come or gone are on disk, by what was synced after them."""
+    later = events[events.index(change) + 1 :]
+    folders = [folder for folder, *_ in change.parts]
+    return any(isinstance(e, _Synced) and (e.node is None or e.node in folders) for e in later)
+
+
+def _is_full(node: _Node) -> bool:
+    return isinstance(node, _Folder) and bool(node.now)
 
 
 def _set(entries: dict[str, _Node], name: str, node: _Node | None) -> None:

@@ -1,24 +1,18 @@
-"""No room, no permission, a disk or a stick that fails: told in a line, and nothing is half done."""
+"""No room, no permission, a disk that fails: told in a line, and nothing is half done."""
 
 from __future__ import annotations
 
 import errno
-import io
 import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from command import Ran, run
 from disk_calls import KILL, At, Call, Commands, Refuse, Verdict
 from loopback_hub import LoopbackHub
 from memory_source import commit_hash
-from trees import dangling_links, stamps, tree, unpack_below
 from unlucky import HUB, NEW, OLD, OTHER, SCENES, Scene, found_in, merging, removing
-
-import bundler
-from bundler.errors import DamagedError, TargetError
 
 NEEDING_ROOM = ("open", "write", "mkdir", "symlink", "link", "rename", "fsync")
 """Calls that can fail for want of room."""
@@ -35,12 +29,6 @@ class Refused(At):
         verdict = super().__call__(call)
         is_spared = self._names is not None and call.name not in self._names
         return None if isinstance(verdict, Refuse) and is_spared else verdict
-
-
-def one_line(ran: Ran, code: int, *words: str) -> None:
-    assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1), ran.err
-    for said in words:
-        assert said in ran.err
 
 
 REASONS = {
@@ -224,7 +212,9 @@ class TestRemovingFromAFullDisk:
             assert found_in(hub, "org/tiny", "main") in (NEW, OLD)
             scene.finish()
 
-    def test_the_store_is_cleared(self, commands: Commands, small_disk: Callable[[str], Path]) -> None:
+    def test_the_store_is_cleared(
+        self, commands: Commands, small_disk: Callable[[str], Path]
+    ) -> None:
         disk = small_disk("size=16m")
         (disk / "weights").write_bytes(bytes(100_000))
         arguments = ("pack", "file:weights", "-o", "bundle.tar.zst", "--store", "store")

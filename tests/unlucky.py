@@ -3,13 +3,12 @@
 A `Scene` knows what its folder holds before the command and after a run that nothing disturbs.
 Whatever happens to a run, `assert_sound` says that all that can be found in the folder is one or
 the other, and whole, and `finish` that the same command makes the second of it. Scenes know what a
-cache looks like to its libraries, and which files are drafts, but nothing of how bundler goes about.
+cache looks like to its libraries, and which files are drafts, but nothing of how bundler works.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -136,6 +135,14 @@ class Scene:
         self._assert_is(found, after)
         assert self._found() == self._found_after
 
+    def assert_visible(self) -> None:
+        """All that is to be found in the end is there, whatever drafts there are."""
+        found, after = (
+            {path: entry for path, entry in all_of_it.items() if not is_draft(path)}
+            for all_of_it in (tree(self.folder), self.after)
+        )
+        self._assert_is(found, after)
+
     def assert_untouched(self) -> None:
         """All is as it was before, and nothing else is there."""
         self._assert_is(tree(self.folder), self.before)
@@ -161,8 +168,8 @@ class Scene:
                 assert now.get(path) in allowed, f"{path} is {now.get(path)}"
         models = self._models()
         for folder, files in models.items():
-            known = (self._models_before.get(folder), self._models_after.get(folder))
-            assert files in known, f"{folder} is half there"
+            whole = (self._models_before.get(folder), self._models_after.get(folder))
+            assert files in whole, f"{folder} is half there"
         for wanted, found, *known in zip(
             self.wanted, self._found(), self._found_before, self._found_after, strict=True
         ):
@@ -170,7 +177,7 @@ class Scene:
 
     def _models(self) -> dict[str, Files]:
         """path -> content of what each folder holds that is a model, links followed."""
-        found = {}
+        found: dict[str, Files] = {}
         for pattern in _WHOLE_FOLDERS:
             for folder in self.folder.glob(pattern):
                 if is_draft(str(folder.relative_to(self.folder))):
@@ -200,9 +207,7 @@ def found_in(hub: Path, name: str, revision: str) -> Files | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = snapshot_download(
-            name, revision=revision, cache_dir=hub, local_files_only=True
-        )
+        folder = snapshot_download(name, revision=revision, cache_dir=hub, local_files_only=True)
     except LocalEntryNotFoundError:
         return None
     paths = [path for path in Path(folder).rglob("*") if not path.is_dir()]
@@ -270,11 +275,17 @@ def merging(commands: Commands, folder: Path, hub: LoopbackHub) -> Scene:
     )  # fmt: skip
 
 
-def unpacking(commands: Commands, folder: Path, hub: LoopbackHub) -> Scene:
+def unpacking(
+    commands: Commands,
+    folder: Path,
+    hub: LoopbackHub,
+    options: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> Scene:
     """All kinds of models come to a place where nothing is, caches and plain folders."""
     wanted = [("timm/hrnet_w18.ms_aug_in1k", "main"), ("acme/code", "main")]
-    arguments = ("unpack", ALL_KINDS, "--root", ".", "--checkpoints", "plain")
-    return Scene(commands, folder / "case", arguments, lambda _: None, wanted)
+    arguments = ("unpack", ALL_KINDS, "--root", ".", "--checkpoints", "plain", *options)
+    return Scene(commands, folder / "case", arguments, lambda _: None, wanted, env=env or {})
 
 
 def removing(commands: Commands, folder: Path, hub: LoopbackHub) -> Scene:
@@ -320,7 +331,14 @@ def packing(commands: Commands, folder: Path, hub: LoopbackHub) -> Scene:
 
     arguments = ("pack", "acme/tiny", "-o", "bundle.tar.zst", "--store", "store")
     env = {**NOWHERE, "HF_ENDPOINT": hub.url}
-    return Scene(commands, folder / "case", arguments, prepare, env=env, hole=Hole(blob_is_unnoted, "store/known/*"))
+    return Scene(
+        commands,
+        folder / "case",
+        arguments,
+        prepare,
+        env=env,
+        hole=Hole(blob_is_unnoted, "store/known/*"),
+    )
 
 
 SCENES = {

@@ -17,11 +17,11 @@ import struct
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import typer.main
 import huggingface_hub.constants  # noqa: F401, what needs it imports it late
+import typer.main
+
 from bundler.__main__ import main as run_to_the_end
 from bundler.cli import run
 
@@ -72,14 +72,19 @@ def main() -> None:
 
 def _import_all() -> None:
     """Have everything imported that commands import only when they need it."""
-    with TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
-        with redirect_stdout(nowhere), redirect_stderr(nowhere):
-            bundle, root = Path(folder, "bundle"), Path(folder, "root")
-            packed = run(["pack", f"file:{__file__}", "-o", str(bundle), "--store", f"{folder}/s"])
-            assert packed == 0
-            unpacked = run(["unpack", str(bundle), "--root", str(root), "--env", f"{root}.env"])
-            assert unpacked == 0
-            run(["remove", "warm_bundler.py", "--root", str(root)])
+    with (
+        TemporaryDirectory() as folder,
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+    ):
+        bundle, root = f"{folder}/bundle", f"{folder}/root"
+        codes = (
+            run(["pack", f"file:{__file__}", "-o", bundle, "--store", f"{folder}/store"]),
+            run(["unpack", bundle, "--root", root, "--checkpoints", root, "--env", f"{root}.env"]),
+            run(["remove", "warm_bundler.py", "--root", root]),
+        )
+    assert codes == (0, 0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -103,7 +108,9 @@ def _run(request: dict[str, list[str]], streams: list[int], channel: socket.sock
             os.dup2(stream, number)
             os.close(stream)
         os.chdir(request["cwd"][0])
-        os.environ.update(item.split("=", 1) for item in request["env"])
+        for item in request["env"]:
+            name, _, value = item.partition("=")
+            os.environ[name] = value
         sys.argv = ["bundler", *request["arguments"]]
         numbers = [int(number) for number in request["numbers"]]
         if numbers:
