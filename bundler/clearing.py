@@ -6,11 +6,12 @@ looks into, so that none of them ever sees half of it.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path, PurePosixPath
 
@@ -64,32 +65,76 @@ class Clearing:
     def clear(self, work: Work) -> None:
         """Do `work`. Raises TargetError; doing it again finishes what was begun."""
         with told(self.root, "--root"):
-            self._empty_staging()
-            drafts = (_REMOVED / str(number) for number in count())
-            whole = _whole_folders(self.root, work.gone)
-            steps: dict[int, list[PurePosixPath]] = defaultdict(list)
-            for path in sorted(work.gone):
-                if whole.isdisjoint(path.parents):
-                    steps[_step(self.root, path)].append(path)
-            for path, text in work.texts.items():
-                draft = next(drafts)
-                with self._folders.new_file(draft) as file:
-                    file.write(text.encode())
-                self._folders.rename(draft, path)
-            self._remove(steps[_REF])
-            for path, text in work.links.items():
-                draft = next(drafts)
-                os.symlink(text, draft.name, dir_fd=self._folders.handle(draft.parent))
-                self._folders.rename(draft, path)
-            self._remove(steps[_LINK])
-            for folder in sorted(whole):
-                self._folders.take_out(folder, next(drafts))
-            self._folders.sync()
-            for step in (_FILE, _LISTING, _BLOB):
-                self._remove(steps[step])
-            self._empty_staging()
-            self._remove_empty(work)
-            self._folders.sync()
+            try:
+                self._clear(work)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                self._clear(self._with_room(work))
+
+    def _clear(self, work: Work) -> None:
+        self._empty_staging()
+        drafts = (_REMOVED / str(number) for number in count())
+        whole = _whole_folders(self.root, work.gone)
+        steps = self._steps(path for path in work.gone if whole.isdisjoint(path.parents))
+        for path, text in work.texts.items():
+            draft = next(drafts)
+            with self._folders.new_file(draft) as file:
+                file.write(text.encode())
+            self._folders.rename(draft, path)
+        self._remove(steps[_REF])
+        for path, text in work.links.items():
+            draft = next(drafts)
+            os.symlink(text, draft.name, dir_fd=self._folders.handle(draft.parent))
+            self._folders.rename(draft, path)
+        self._remove(steps[_LINK])
+        for folder in sorted(whole):
+            self._folders.take_out(folder, next(drafts))
+        self._folders.sync()
+        for step in (_FILE, _LISTING, _BLOB):
+            self._remove(steps[step])
+        self._empty_staging()
+        self._remove_empty(work)
+        self._folders.sync()
+
+    def _with_room(self, work: Work) -> Work:
+        """What is left of `work` when as much of it is done as can be without any room.
+
+        On a disk that is full to the last name nothing can be made, not even to move things to. So
+        refs are written over, and the rest goes from where it stands: first what leads to others.
+        """
+        self._empty_staging()
+        stale = {path for path, text in work.texts.items() if not self._write_over(path, text)}
+        there = (p for p in {*stale, *work.links, *work.gone} if os.path.lexists(self.root / p))
+        steps = self._steps(there)
+        for step in sorted(steps):
+            self._remove(steps[step])
+        texts = {path: text for path, text in work.texts.items() if path in stale}
+        return replace(work, texts=texts, gone=frozenset())
+
+    def _write_over(self, path: PurePosixPath, text: str) -> bool:
+        """Let a file of the same length, such as a ref, say `text`; False if there is none."""
+        content = text.encode()
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            file = os.open(path.name, flags, dir_fd=self._folders.handle(path.parent))
+        except FileNotFoundError:
+            return False
+        try:
+            fits = os.fstat(file).st_size == len(content)
+            if fits:
+                os.pwrite(file, content, 0)
+                os.fsync(file)
+        finally:
+            os.close(file)
+        return fits
+
+    def _steps(self, paths: Iterable[PurePosixPath]) -> dict[int, list[PurePosixPath]]:
+        """The paths by the step in which they go."""
+        steps: dict[int, list[PurePosixPath]] = defaultdict(list)
+        for path in sorted(paths):
+            steps[_step(self.root, path)].append(path)
+        return steps
 
     def _remove(self, paths: Iterable[PurePosixPath]) -> None:
         for path in paths:

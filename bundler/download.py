@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from bundler.arrival import Adoption, Arrival, Download, compare, named, or_elsewhere
 from bundler.digest import COPY_SIZE, Blob, Digest, Stream, git_hash
-from bundler.errors import BundlerError, DamagedError, Faults, RequestError
+from bundler.errors import BundlerError, DamagedError, Faults, RequestError, TargetError
 from bundler.parallel import each_in_threads
 from bundler.patience import Patience
 from bundler.progress import Progress
@@ -113,7 +113,7 @@ def fetch_all(
     if faults:
         came = all(isinstance(fault, RequestError) for fault in faults.values())
         note = "" if came else _kept(wanted, blobs, store)
-        raise Faults(sorted(faults.values(), key=str), note)
+        raise Faults(_told(faults.values()), note)
     return blobs
 
 
@@ -178,6 +178,13 @@ def _settle(
             faults.pop(identity, None)
         elif arrival.fault is not None:
             faults[identity] = arrival.fault
+
+
+def _told(faults: Iterable[BundlerError]) -> list[BundlerError]:
+    """The faults in order; of those of the store one, which has stopped all and is told by each."""
+    ordered = sorted(faults, key=str)
+    own = [fault for fault in ordered if isinstance(fault, TargetError)]
+    return [*(fault for fault in ordered if fault not in own), *own[:1]]
 
 
 def _kept(

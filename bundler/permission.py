@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bundler.disk import existing
-from bundler.errors import TargetError
+from bundler.errors import TargetError, amount
 
 
 def check_permission(folders: Iterable[Path], option: str) -> None:
@@ -42,7 +42,7 @@ def told(where: Path, option: str) -> Iterator[None]:
         named = isinstance(error.filename, str) and Path(error.filename).is_absolute()
         place = Path(error.filename) if named else where
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = f"no space left for {where}: free some, or choose another place with {option}"
+            message = f"{_shortage(error.errno, where)}, or choose another place with {option}"
         elif error.errno == errno.EFBIG:
             message = (
                 f"{where} would be larger than its file system can hold (FAT: 4 GiB): "
@@ -52,9 +52,22 @@ def told(where: Path, option: str) -> Iterator[None]:
             message = f"a path below {where} would be too long: choose another place with {option}"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             message = _refusal(place, option)
+        elif error.errno == errno.EIO:
+            message = f"the disk of {place} fails ({error.strerror}): choose another with {option}"
         else:
             message = f"cannot write {place}: {error.strerror}; choose another place with {option}"
         raise TargetError(message) from None
+
+
+def _shortage(number: int, where: Path) -> str:
+    """What there is too little of at `where`, by the number of the error, and what to do."""
+    state = os.statvfs(existing(where))
+    if number == errno.EDQUOT:
+        return f"no space left for {where} in what you may use (your quota): remove some files"
+    if state.f_files and not state.f_favail:
+        return f"no space left for {where}, whose disk can hold no more files: remove some"
+    free = amount(state.f_bavail * state.f_frsize)
+    return f"no space left for {where}, whose disk has {free} free: free some"
 
 
 def _refusal(path: Path, option: str) -> str:

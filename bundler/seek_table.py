@@ -77,13 +77,24 @@ class SeekTable:
                 number += 1
 
 
+def _read(file: BinaryIO, size: int) -> bytes:
+    """`size` bytes of `file`, which had them a moment ago."""
+    data = b""
+    while len(data) < size:
+        more = file.read(size - len(data))
+        if not more:
+            raise DamagedError("the bundle became shorter while it was read: copy it again")
+        data += more
+    return data
+
+
 def _read_footer(file: BinaryIO) -> int | None:
     """The number of frames that the last bytes of `file` announce; None if they announce none."""
     size = file.seek(0, os.SEEK_END)
     if size < _SKIPPABLE.size + _FOOTER.size:
         return None
     file.seek(size - _FOOTER.size)
-    count, descriptor, magic = _FOOTER.unpack(file.read(_FOOTER.size))
+    count, descriptor, magic = _FOOTER.unpack(_read(file, _FOOTER.size))
     if magic != _SEEKABLE_MAGIC or descriptor != _WITH_CHECKSUMS:
         return None
     return int(count)
@@ -92,9 +103,17 @@ def _read_footer(file: BinaryIO) -> int | None:
 def read_seek_table(file: BinaryIO, max_frames: int) -> SeekTable:
     """Read the table at the end of `file`.
 
-    Raises DamagedError if there is none (the file was cut short) or if it does not account for
-    every byte of the file; tables of more than `max_frames` entries are refused before reading.
+    Raises DamagedError if there is none (the file was cut short), if it does not account for every
+    byte of the file, or cannot be read; tables of more than `max_frames` entries are refused before
+    reading.
     """
+    try:
+        return _read_table(file, max_frames)
+    except OSError as error:
+        raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
+
+
+def _read_table(file: BinaryIO, max_frames: int) -> SeekTable:
     count = _read_footer(file)
     size = file.tell()
     if count is None:
@@ -105,9 +124,9 @@ def read_seek_table(file: BinaryIO, max_frames: int) -> SeekTable:
     if count > max_frames or table_size > size:
         raise DamagedError("the seek table at the end of the bundle is damaged: copy it again")
     file.seek(size - table_size)
-    magic, length = _SKIPPABLE.unpack(file.read(_SKIPPABLE.size))
+    magic, length = _SKIPPABLE.unpack(_read(file, _SKIPPABLE.size))
     compressed_sizes, content_sizes = array("Q"), array("Q")
-    for compressed, content, _ in _ENTRY.iter_unpack(file.read(count * _ENTRY.size)):
+    for compressed, content, _ in _ENTRY.iter_unpack(_read(file, count * _ENTRY.size)):
         if not (0 < compressed <= MAX_COMPRESSED_FRAME and 0 < content <= FRAME_SIZE):
             raise DamagedError("the seek table at the end of the bundle is damaged: copy it again")
         compressed_sizes.append(compressed)

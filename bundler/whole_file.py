@@ -21,23 +21,38 @@ def whole_file(path: Path, *, wait: bool = False) -> Iterator[BinaryIO]:
 
     Until then it is a draft beside it, held by one process at a time; a killed one's is used again.
     If another process writes the same file: waits for it, or raises TargetError without `wait`.
-    Raises OSError.
+    Raises OSError, which names `path`.
     """
     draft = path.with_name(f".{path.name}.bundler-part")
-    with _held(draft, wait) as file:
-        try:
+    try:
+        with _held(draft, wait) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
             os.replace(draft, path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+    except BaseException as error:
+        _remove_if_free(draft)
+        if isinstance(error, OSError) and error.filename in (draft, str(draft)):
+            error.filename = str(path)
+        raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _remove_if_free(draft: Path) -> None:
+    """Remove a draft that no process holds."""
+    with suppress(OSError):
+        handle = os.open(draft, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            take_lock(handle)
+            state = os.fstat(handle)
+            if stat.S_ISREG(state.st_mode) and os.path.samestat(state, draft.stat()):
+                os.unlink(draft)
+        finally:
+            os.close(handle)
 
 
 @contextmanager

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from command import NOWHERE
+from disk_calls import At, Commands, NotSupportedError
 from hypothesis import HealthCheck, settings
 from loopback_hub import LoopbackHub
 from loopback_proxy import LoopbackProxy
 from loopback_web import LoopbackWeb
 from network_trace import tracing
 from target import air_gap_command
+from unlucky import SCENES, Scene
 
 # For machines that have other work to do, and for runs that can be repeated.
 settings.register_profile(
@@ -85,6 +87,25 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     yield mount
     if os.path.ismount(folder):
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Runs commands whose every call that changes the disk can be attended to."""
+    with Commands(tmp_path_factory.mktemp("home")) as found:
+        try:
+            found.run("--version", decide=At())
+        except NotSupportedError as error:
+            pytest.skip(f"calls cannot be attended to here: {error}")
+        yield found
+
+
+@pytest.fixture
+def scene(
+    request: pytest.FixtureRequest, commands: Commands, tmp_path: Path, hub: LoopbackHub
+) -> Scene:
+    """The scene of a name, for tests that are given one indirectly."""
+    return SCENES[request.param](commands, tmp_path, hub)
 
 
 @pytest.fixture(scope="session")
