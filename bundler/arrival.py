@@ -112,7 +112,7 @@ class Adoption(Arrival):
                         raise self._fault(copy, error) from None
                     self._say(f"{copy.path} is not what upstream has, and is downloaded")
                 else:
-                    self._store.adopt(self.file.identity, copy, blob, keep=not self.file.is_here)
+                    self._store.adopt(self.file.identity, copy, blob)
                     self.blob = blob
                     return
 

@@ -17,7 +17,6 @@ from bundler.parallel import each_in_threads
 from bundler.patience import Patience
 from bundler.progress import Progress
 from bundler.remote import SMALL, RemoteFile
-from bundler.sharing import SHARED_FROM
 from bundler.store import BlobStore
 from bundler.web import Web, opener
 
@@ -47,8 +46,6 @@ def file_at(url: str, web: Web, known_by: str = "") -> tuple[RemoteFile, str]:
 
 def found(file: RemoteFile, store: BlobStore) -> Blob | None:
     """The blob that `file` is, if `store` has it whole and as upstream describes it."""
-    if file.is_here and (file.size or 0) < SHARED_FROM:
-        return None  # Read where it is, and kept nowhere.
     if file.digest is not None and file.size is not None:
         promised = Blob(file.digest, file.size)
         return promised if store.has(promised) else None

@@ -121,16 +121,13 @@ class BlobStore:
         os.replace(path, self._home(blob))
         self._note(identity, blob)
 
-    def adopt(self, identity: str, copy: Copy, blob: Blob, *, keep: bool) -> None:
+    def adopt(self, identity: str, copy: Copy, blob: Blob) -> None:
         """Take in a file that is elsewhere on this machine, and was verified to be `blob`.
 
-        It is left as it is. A large one is cloned or else hard-linked, a small one copied if it is
-        to be kept; what is not taken in is read where it is by this process. Should it be changed
-        later, whoever reads the blob sees that. Raises DamagedError if it was changed meanwhile.
+        It is left as it is. A small one is copied, a large one cloned or else hard-linked; where
+        neither is possible, this process reads it where it is. Should it be changed later, whoever
+        reads the blob sees that. Raises DamagedError if it was changed meanwhile.
         """
-        if blob.size < SHARED_FROM and not keep:
-            self._lent[blob] = copy.path
-            return
         home = self._home(blob)
         draft = self.root / "partial" / _key(identity)
         with open(copy.path, "rb") as source, open(draft, "wb") as target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from loopback_web import LoopbackWeb
 from network_trace import tracing
 from target import air_gap_command
 from unlucky import SCENES, Scene
+
+# Where the tests run in the background, a shell lets them ignore it, and so would what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # For machines that have other work to do, and for runs that can be repeated.
 settings.register_profile(
