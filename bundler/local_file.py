@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from bundler.digest import Digest, Stream
-from bundler.errors import DamagedError, RequestError, shown
+from bundler.errors import DamagedError, RequestError
 from bundler.remote import Copy, RemoteFile, content_identity
 
 
@@ -76,7 +76,7 @@ class _Unchanged:
         except OSError as error:
             raise DamagedError(f"cannot read {self._path}: {error.strerror}") from None
         if not data and (state.st_size, state.st_mtime_ns) != self._state:
-            raise DamagedError(f"{shown(self._path)} was changed while it was read: pack again")
+            raise DamagedError(f"{self._path} was changed while it was read: pack again")
         return data
 
     def close(self) -> None:
