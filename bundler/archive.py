@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from bundler.checksum import PIECE_SIZE
 from bundler.digest import COPY_SIZE, Blob, Digest, Readable, Verifier
 from bundler.errors import DamagedError, FormatError, RequestError, TrustError
 from bundler.extraction import Extraction, Receiver
@@ -26,6 +29,7 @@ from bundler.members import (
     END,
     LARGE,
     MANIFEST_NAME,
+    Member,
     header_of,
     members,
     padding,
@@ -33,9 +37,6 @@ from bundler.members import (
 from bundler.parallel import Count
 from bundler.seek_table import FRAME_SIZE, SeekTable, read_seek_table
 
-PIECE_SIZE = 1 << 20
-"""Bytes of content in the frames of a large blob. They compress as well as larger ones would, and
-what a processor works on stays in its cache."""
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 BundleSource = Path | str | BinaryIO
@@ -56,6 +57,14 @@ class Levels:
         return cls(level, level)
 
 
+class DamagedBlobError(DamagedError):
+    """A blob that was to be written is not what the manifest says."""
+
+    def __init__(self, blob: Blob, message: str) -> None:
+        super().__init__(message)
+        self.blob = blob
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A bundle's id, which is the digest of its manifest, and its size in bytes."""
@@ -70,14 +79,16 @@ def write_bundle(
     open_blob: Callable[[Blob], BinaryIO],
     count: Count,
     *,
+    checksums: Callable[[Blob], array[int] | None] = lambda _: None,
     levels: Levels = Levels(),
     jobs: int | None = None,
 ) -> Written:
     """Write a bundle of `manifest` to `out`.
 
     Each blob is taken from `open_blob` and verified on the way; `count` is told how many bytes of
-    them are done. Raises DamagedError if one is not what the manifest says, and FormatError if the
-    manifest could not be read again.
+    them are done. `checksums` has those that large blobs had when their digests were compared a
+    moment ago: they are compared with these alone. Raises DamagedBlobError if one is not what the
+    manifest says, and FormatError if the manifest could not be read again.
     """
     content = manifest.to_bytes()
     if len(content) > MAX_MANIFEST_SIZE:
@@ -87,12 +98,16 @@ def write_bundle(
         )
     Manifest.from_bytes(content)  # What cannot be read again is not written.
     frames = FrameWriter(out, jobs)
-    frames.write(_pieces(manifest, content, open_blob, levels), count)
+    frames.write(_pieces(manifest, content, open_blob, checksums, levels), count)
     return Written(Digest.of(content), frames.size)
 
 
 def _pieces(
-    manifest: Manifest, content: bytes, open_blob: Callable[[Blob], BinaryIO], levels: Levels
+    manifest: Manifest,
+    content: bytes,
+    open_blob: Callable[[Blob], BinaryIO],
+    checksums: Callable[[Blob], array[int] | None],
+    levels: Levels,
 ) -> Iterator[Piece]:
     """What each frame holds: the manifest, then small blobs together, then large ones in pieces."""
     start = header_of(MANIFEST_NAME, len(content)) + content + padding(len(content))
@@ -101,22 +116,52 @@ def _pieces(
     small = _SmallThings(levels.small)
     for member in members(manifest, len(content)):
         yield from small.add(member.header)
-        verifier = Verifier(member.blob, member.what, member.git_sha1)
-        is_large = member.blob.size >= LARGE
-        if is_large:
+        if member.blob.size < LARGE:
+            for data in _content(member, open_blob):
+                yield from small.add(data, len(data))
+        else:
             # The header goes before, so that no piece of the content is shifted by it.
             yield from small.cut()
-        with open_blob(member.blob) as file:
-            while verifier.left and (data := _read_full(file, min(PIECE_SIZE, verifier.left))):
-                verifier.update(data)
-                if is_large:
-                    yield Piece(data, levels.large, len(data))
-                else:
-                    yield from small.add(data, len(data))
-        verifier.finish()
+            known = checksums(member.blob)
+            for number, data in enumerate(_content(member, open_blob, is_known=known is not None)):
+                piece = Piece(data, levels.large, len(data))
+                yield (
+                    piece
+                    if known is None
+                    else replace(piece, check=partial(_check, member, known[number]))
+                )
         yield from small.add(padding(member.blob.size))
     yield from small.add(END)
     yield from small.cut()
+
+
+def _content(
+    member: Member, open_blob: Callable[[Blob], BinaryIO], *, is_known: bool = False
+) -> Iterator[bytes]:
+    """The content of a blob in pieces, compared with its digest, unless it `is_known` otherwise.
+
+    Raises DamagedBlobError.
+    """
+    verifier = None if is_known else Verifier(member.blob, member.what, member.git_sha1)
+    left = member.blob.size
+    with open_blob(member.blob) as file:
+        while left and (data := _read_full(file, min(PIECE_SIZE, left))):
+            left -= len(data)
+            if verifier is not None:
+                verifier.update(data)
+            yield data
+    try:
+        if verifier is not None:
+            verifier.finish()
+    except DamagedError as error:
+        raise DamagedBlobError(member.blob, str(error)) from None
+    if left:
+        raise DamagedBlobError(member.blob, f"{member.what} ends {left:,} bytes too early")
+
+
+def _check(member: Member, expected: int, checksum: int) -> None:
+    if checksum != expected:
+        raise DamagedBlobError(member.blob, f"{member.what} was changed while it was packed")
 
 
 def _read_full(file: BinaryIO, size: int) -> bytes:

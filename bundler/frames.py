@@ -21,7 +21,7 @@ import zstandard
 from bundler.digest import Readable
 from bundler.errors import DamagedError
 from bundler.parallel import Count, in_order
-from bundler.seek_table import SeekTable, SeekTableWriter
+from bundler.seek_table import SeekTable, SeekTableWriter, checksum_of
 
 MAX_WINDOW = 8 << 20
 """Bytes; what the zstd specification recommends that every decoder supports."""
@@ -45,6 +45,8 @@ class Piece:
     """Of zstd."""
     progress: int
     """How many of the bytes are to be told as done."""
+    check: Callable[[int], None] = lambda _: None
+    """Is given the checksum of the content, and raises if that is not right."""
 
 
 class FrameWriter:
@@ -79,7 +81,9 @@ class FrameWriter:
             compressors[piece.level] = zstandard.ZstdCompressor(
                 level=piece.level, write_checksum=True, write_content_size=True
             )
-        return piece, compressors[piece.level].compress(piece.content)
+        frame = compressors[piece.level].compress(piece.content)
+        piece.check(checksum_of(frame))
+        return piece, frame
 
     def _emit(self, data: bytes) -> None:
         self._out.write(data)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bundler.archive import Levels, write_bundle
+from bundler.archive import DamagedBlobError, Levels, write_bundle
 from bundler.code import code_of, refuse_code
-from bundler.digest import Blob, Digest
+from bundler.digest import Digest
 from bundler.direct_io import DirectWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
 from bundler.frames import Output
@@ -190,19 +190,21 @@ def _write(
     progress: Progress,
 ) -> Packed:
     levels = Levels() if level is None else Levels.all(level)
-    reading: list[Blob] = []
-
-    def open_blob(blob: Blob) -> BinaryIO:
-        reading[:] = [blob]
-        return store.open(blob)
-
     path = Path(output) if isinstance(output, (str, Path)) else None
     total = sum(blob.size for blob in manifest.blobs())
     with _opened(output) as file, progress.start("writing the bundle", total) as meter:
         try:
-            written = write_bundle(file, manifest, open_blob, meter.add, levels=levels, jobs=jobs)
-        except DamagedError:
-            store.discard(reading[0])
+            written = write_bundle(
+                file,
+                manifest,
+                store.open,
+                meter.add,
+                checksums=store.checksums,
+                levels=levels,
+                jobs=jobs,
+            )
+        except DamagedBlobError as error:
+            store.discard(error.blob)
             raise DamagedError(
                 f"a file in the store {store.root} had changed; it was dropped: "
                 "run the same command again"

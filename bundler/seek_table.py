@@ -29,6 +29,11 @@ _SEEKABLE_MAGIC = 0x8F92EAB1
 _WITH_CHECKSUMS = 0x80
 
 
+def checksum_of(frame: bytes) -> int:
+    """What a frame ends with: the low 32 bits of the XXH64 of its content."""
+    return int.from_bytes(frame[-4:], "little")
+
+
 class SeekTableWriter:
     """Collects what the table tells; twelve bytes for each frame."""
 
@@ -37,8 +42,7 @@ class SeekTableWriter:
 
     def add(self, frame: bytes, content_size: int) -> None:
         """Note the next frame. Its own checksum is the one that the table asks for: XXH64."""
-        (checksum,) = struct.unpack("<I", frame[-4:])
-        self._entries += _ENTRY.pack(len(frame), content_size, checksum)
+        self._entries += _ENTRY.pack(len(frame), content_size, checksum_of(frame))
 
     def to_bytes(self) -> bytes:
         """The table as the last frame of the file."""

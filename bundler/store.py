@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from array import array
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -57,6 +58,7 @@ class BlobStore:
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
         self._lent: dict[Blob, Path] = {}
+        self._checksums: dict[Blob, array[int]] = {}
 
     def __enter__(self) -> BlobStore:
         """Make the folders and take the lock. Raises TargetError."""
@@ -115,13 +117,21 @@ class BlobStore:
         """The unfinished download of a content of `size` bytes (None: unknown), begun or not."""
         return Partial(self.root / "partial" / _key(identity), size)
 
-    def admit(self, identity: str, path: Path, blob: Blob) -> None:
+    def checksums(self, blob: Blob) -> array[int] | None:
+        """Those that a blob had when this process verified it, if it did: `checksum.Checksums`."""
+        return self._checksums.get(blob)
+
+    def admit(
+        self, identity: str, path: Path, blob: Blob, checksums: array[int] | None = None
+    ) -> None:
         """Take in the file at `path`, which was verified to be `blob`."""
         os.chmod(path, 0o444)
         os.replace(path, self._home(blob))
-        self._note(identity, blob)
+        self._note(identity, blob, checksums)
 
-    def adopt(self, identity: str, copy: Copy, blob: Blob) -> None:
+    def adopt(
+        self, identity: str, copy: Copy, blob: Blob, checksums: array[int] | None = None
+    ) -> None:
         """Take in a file that is elsewhere on this machine, and was verified to be `blob`.
 
         It is left as it is. A small one is copied, a large one cloned or else hard-linked; where
@@ -143,7 +153,7 @@ class BlobStore:
             home.unlink(missing_ok=True)
             if not hard_link(copy.path, home):
                 self._lent[blob] = copy.path
-        self._note(identity, blob)
+        self._note(identity, blob, checksums)
 
     def take(self, path: Path) -> Blob:
         """Take in a file that was made here, which is gone from `path` afterwards."""
@@ -156,6 +166,7 @@ class BlobStore:
     def discard(self, blob: Blob) -> None:
         """Drop a blob that turned out to be damaged, so that it is fetched anew."""
         self._lent.pop(blob, None)
+        self._checksums.pop(blob, None)
         self._home(blob).unlink(missing_ok=True)
 
     def path(self, blob: Blob) -> Path:
@@ -188,7 +199,9 @@ class BlobStore:
     def _home(self, blob: Blob) -> Path:
         return self.root / "blobs" / "sha256" / blob.digest.hex
 
-    def _note(self, identity: str, blob: Blob) -> None:
+    def _note(self, identity: str, blob: Blob, checksums: array[int] | None) -> None:
+        if checksums is not None:
+            self._checksums[blob] = checksums
         known = self.root / "known" / _key(identity)
         draft = known.with_suffix(".draft")
         draft.write_text(f"{blob.digest} {blob.size}", "ascii")

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import pytest
+import zstandard
 from bundle_builder import (
     COMMIT_HASH,
     Collected,
@@ -29,11 +30,14 @@ from bundle_builder import (
     model_record,
     tree_of,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from memory_source import MemorySource
 from test_frames import content_of, lines_of
 
 import bundler
-from bundler.archive import PIECE_SIZE, Levels, open_bundle, write_bundle
+from bundler.archive import DamagedBlobError, Levels, open_bundle, write_bundle
+from bundler.checksum import PIECE_SIZE, Checksums
 from bundler.digest import Blob, Digest
 from bundler.errors import DamagedError, FormatError, RequestError, TrustError
 from bundler.extraction import Outlet
@@ -311,6 +315,42 @@ def test_a_blob_that_changed_while_packing_is_not_written_as_if_it_were_right() 
             lambda _: io.BytesIO(SMALL[::-1]),
             lambda _: None,
         )
+
+
+@pytest.mark.parametrize(
+    "now",
+    [SECOND_LARGE[:-1] + b"x", SECOND_LARGE[:LARGE], b"x" + SECOND_LARGE[1:]],
+    ids=["its end", "its length", "its start"],
+)
+def test_a_large_blob_that_was_compared_a_moment_ago_is_not_written_changed(now: bytes) -> None:
+    checksums = Checksums()
+    checksums.update(SECOND_LARGE)
+    known = checksums.finish()
+    wanted = Blob.of(SECOND_LARGE)
+    contents = {Blob.of(FIRST_LARGE): FIRST_LARGE, wanted: now}
+    with pytest.raises(DamagedBlobError) as refused:
+        write_bundle(
+            io.BytesIO(),
+            manifest_for([SECOND_LARGE, FIRST_LARGE]),
+            lambda blob: io.BytesIO(contents[blob]),
+            lambda _: None,
+            checksums=lambda blob: known if blob == wanted else None,
+        )
+    assert refused.value.blob == wanted
+
+
+@given(st.lists(st.integers(0, 2 * PIECE_SIZE), max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_checksums_are_those_of_the_frames_however_the_content_comes(sizes: list[int]) -> None:
+    content = bytes(range(251)) * (sum(sizes) // 251 + 1)
+    checksums, position = Checksums(), 0
+    for size in sizes:
+        checksums.update(content[position : position + size])
+        position += size
+    zstd = zstandard.ZstdCompressor(write_checksum=True)
+    pieces = range(0, position, PIECE_SIZE)
+    frames = [zstd.compress(content[p : min(p + PIECE_SIZE, position)]) for p in pieces]
+    assert [*checksums.finish()] == [int.from_bytes(frame[-4:], "little") for frame in frames]
 
 
 @pytest.mark.parametrize("odd", ["line\nbreak.txt", "\x1b[2J.txt", "x" * 5000])
