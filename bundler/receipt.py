@@ -287,7 +287,8 @@ def _from_json(content: bytes) -> Receipt | None:
         if document["receipt_version"] != _VERSION:
             return None
         models = tuple(_model(record) for record in document["models"])
-        return Receipt(Digest.parse(document["bundle"]), models)
+        # Merged, since somebody may have put two into one, and a model is in a receipt once.
+        return Receipt(Digest.parse(document["bundle"]), models).merged(None)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
 

@@ -5,6 +5,7 @@
     partial/<64 hex>         the bytes of something under way, found again by its identity
     lock                     held by the one process that uses the store
 
+Others may not look in: it may hold private models. A folder that was there keeps its mode.
 A blob appears under its digest only by a rename of a whole, verified file. It is not synced: who
 reads a blob compares it again, so that what a power cut took is seen, and fetched anew.
 """
@@ -63,6 +64,7 @@ class BlobStore:
     def __enter__(self) -> BlobStore:
         """Make the folders and take the lock. Raises TargetError."""
         try:
+            self.root.mkdir(0o700, parents=True, exist_ok=True)
             for name in ("blobs/sha256", "known", "partial"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             self._lock = open(self.root / "lock", "w")

@@ -215,6 +215,16 @@ def test_each_readme_leads_to_the_other_at_its_top() -> None:
     assert CHINESE.splitlines()[2] == "[English](README.md)"
 
 
+@pytest.mark.parametrize(
+    "name", ["README.md", "README.zh-CN.md", "bundler/FORMAT.md", ".github/SECURITY.md"]
+)
+def test_every_link_to_a_file_leads_to_one(name: str) -> None:
+    links = re.findall(r"\]\(([^):#]+)(?:#[^)]*)?\)", (ROOT / name).read_text())
+    assert "SECURITY.md" in name or any(link.endswith("SECURITY.md") for link in links)
+    for link in links:
+        assert (ROOT / name).parent.joinpath(link).is_file(), link
+
+
 def test_the_readme_and_every_help_text_have_all_exit_codes(tmp_path: Path) -> None:
     readme = " ".join(README.split())
     for code, meaning in EXIT_CODES.items():

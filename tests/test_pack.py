@@ -282,15 +282,6 @@ class TestAccess:
         assert "your token is not sent to" in done.err
         assert not [r for r in hub.requests if "authorization" in r.headers]
 
-    def test_no_secret_and_no_path_enters_the_bundle(
-        self, hub: LoopbackHub, tmp_path: Path
-    ) -> None:
-        hub.add("acme/secret", FILES, private=True)
-        assert pack(hub, tmp_path, "acme/secret", env={"HF_TOKEN": hub.token}).code == 0
-        manifest = bundler.inspect(tmp_path / "bundle.tar.zst").manifest_bytes
-        for secret in (hub.token, str(tmp_path), os.uname().nodename, hub.url):
-            assert secret.encode() not in manifest
-
 
 class TestBadRequests:
     def test_all_faults_are_told_at_once_and_nothing_is_downloaded(
