@@ -32,6 +32,7 @@ from bundler.members import (
 )
 from bundler.parallel import Count
 from bundler.seek_table import FRAME_SIZE, SeekTable, read_seek_table
+from bundler.trust import Trust
 
 PIECE_SIZE = 1 << 20
 """Bytes of content in the frames of a large blob. They compress as well as larger ones would, and
@@ -158,14 +159,17 @@ class BundleReader:
     """A bundle opened for reading: its manifest at once, its blobs on demand.
 
     `manifest` is parsed and checked; `digest`, the bundle's id, is that of `manifest_bytes`;
-    `members` are all that follow the manifest, in the order of the file.
+    `members` are all that follow the manifest, in the order of the file; `signer` is the trusted
+    key that has signed all this, if there was to be one.
     """
 
-    def __init__(self, source: BinaryIO, expected: Digest | None = None) -> None:
-        """Read the manifest from `source`, no further.
+    def __init__(
+        self, source: BinaryIO, expected: Digest | None = None, trusted: Trust | None = None
+    ) -> None:
+        """Read the manifest from `source`, no further, and the signature that `trusted` names.
 
         Raises FormatError if it is not a bundle, DamagedError if it is cut or altered, and
-        TrustError if its id is not `expected`.
+        TrustError if its id is not `expected`, or nobody who is `trusted` has signed it.
         """
         self._source = source
         self._streamed = StreamedFrames(_checked_start(source))
@@ -176,6 +180,7 @@ class BundleReader:
         self.manifest = Manifest.from_bytes(content)
         self.manifest_bytes = content
         self.members = tuple(members(self.manifest, len(content)))
+        self.signer = None if trusted is None else trusted.signer(content, self.members)
         self._end = self.members[-1].end
         """Where the members end and the zeros begin."""
 
@@ -266,12 +271,17 @@ class BundleReader:
 
 
 @contextmanager
-def open_bundle(source: BundleSource, expected: Digest | None = None) -> Iterator[BundleReader]:
+def open_bundle(
+    source: BundleSource, expected: Digest | None = None, trusted: Trust | None = None
+) -> Iterator[BundleReader]:
     """A reader of the bundle at a path or of an open stream, which is not closed.
 
-    Raises RequestError if there is no such file, and as `BundleReader` does.
+    Raises RequestError if there is no such file, or the signature of a stream is not named, and as
+    `BundleReader` does.
     """
     with ExitStack() as stack:
+        if trusted is not None:
+            trusted = trusted.beside(Path(source) if isinstance(source, (str, Path)) else None)
         name = str(source) if isinstance(source, (str, Path)) else "the input"
         if isinstance(source, (str, Path)):
             try:
@@ -281,7 +291,7 @@ def open_bundle(source: BundleSource, expected: Digest | None = None) -> Iterato
             except OSError as error:
                 raise RequestError(f"cannot open {name}: {error.strerror}") from None
         try:
-            reader = BundleReader(source, expected)
+            reader = BundleReader(source, expected, trusted)
         except FormatError as error:
             raise FormatError(f"{name}: {error}") from None
         yield reader
