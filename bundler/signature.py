@@ -91,8 +91,11 @@ def signer_of(
 
 
 def claimed_hint(content: bytes, listed: Sequence[Member]) -> str:
-    """By which hint a signature file names its key, if it does. Raises one of MALFORMED."""
-    return _Envelope.parse(content, max_size(listed)).hint
+    """By which hint a signature file names its key, if it does; 64 characters at most.
+
+    Raises one of MALFORMED.
+    """
+    return _Envelope.parse(content, max_size(listed)).hint[:64]
 
 
 @dataclass(frozen=True, slots=True)
