@@ -32,7 +32,7 @@ from bundler.members import (
 )
 from bundler.parallel import Count
 from bundler.seek_table import FRAME_SIZE, SeekTable, read_seek_table
-from bundler.trust import Trust
+from bundler.trust import Trust, signature_path
 
 PIECE_SIZE = 1 << 20
 """Bytes of content in the frames of a large blob. They compress as well as larger ones would, and
@@ -160,16 +160,22 @@ class BundleReader:
 
     `manifest` is parsed and checked; `digest`, the bundle's id, is that of `manifest_bytes`;
     `members` are all that follow the manifest, in the order of the file; `signer` is the trusted
-    key that has signed all this, if there was to be one.
+    key that has signed all this, if there was to be one; `signature` is where its signature is by
+    default, and None of a stream.
     """
 
     def __init__(
-        self, source: BinaryIO, expected: Digest | None = None, trusted: Trust | None = None
+        self,
+        source: BinaryIO,
+        expected: Digest | None = None,
+        trusted: Trust | None = None,
+        signature: Path | None = None,
     ) -> None:
-        """Read the manifest from `source`, no further, and the signature that `trusted` names.
+        """Read the manifest from `source`, no further, and if there are `trusted` keys a signature.
 
-        Raises FormatError if it is not a bundle, DamagedError if it is cut or altered, and
-        TrustError if its id is not `expected`, or nobody who is `trusted` has signed it.
+        Raises FormatError if it is not a bundle, DamagedError if it is cut or altered, TrustError
+        if its id is not `expected`, or nobody who is `trusted` has signed it, and RequestError if
+        the signature of a stream is not named.
         """
         self._source = source
         self._streamed = StreamedFrames(_checked_start(source))
@@ -180,7 +186,8 @@ class BundleReader:
         self.manifest = Manifest.from_bytes(content)
         self.manifest_bytes = content
         self.members = tuple(members(self.manifest, len(content)))
-        self.signer = None if trusted is None else trusted.signer(content, self.members)
+        self.signature = signature
+        self.signer = None if trusted is None else trusted.signer(signature, content, self.members)
         self._end = self.members[-1].end
         """Where the members end and the zeros begin."""
 
@@ -276,12 +283,10 @@ def open_bundle(
 ) -> Iterator[BundleReader]:
     """A reader of the bundle at a path or of an open stream, which is not closed.
 
-    Raises RequestError if there is no such file, or the signature of a stream is not named, and as
-    `BundleReader` does.
+    Raises RequestError if there is no such file, and as `BundleReader` does.
     """
     with ExitStack() as stack:
-        if trusted is not None:
-            trusted = trusted.beside(Path(source) if isinstance(source, (str, Path)) else None)
+        signature = signature_path(Path(source)) if isinstance(source, (str, Path)) else None
         name = str(source) if isinstance(source, (str, Path)) else "the input"
         if isinstance(source, (str, Path)):
             try:
@@ -291,7 +296,7 @@ def open_bundle(
             except OSError as error:
                 raise RequestError(f"cannot open {name}: {error.strerror}") from None
         try:
-            reader = BundleReader(source, expected, trusted)
+            reader = BundleReader(source, expected, trusted, signature)
         except FormatError as error:
             raise FormatError(f"{name}: {error}") from None
         yield reader

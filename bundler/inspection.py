@@ -10,7 +10,7 @@ from bundler.digest import Digest
 from bundler.errors import DamagedError
 from bundler.keys import PublicKey
 from bundler.manifest import Manifest
-from bundler.trust import Trust, claimed_key, signature_path
+from bundler.trust import Trust, claimed_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,6 @@ def inspect(
     beside the bundle. Raises RequestError (no such file), FormatError (no bundle), DamagedError
     (cut within the manifest), TrustError (another id, not signed by whom is `trusted`).
     """
-    if signature is None and isinstance(bundle, (str, Path)):
-        signature = signature_path(Path(bundle))
     with open_bundle(bundle, digest, trusted) as reader:
         fault = None
         try:
@@ -57,8 +55,9 @@ def inspect(
         except DamagedError as error:
             fault = str(error)
         claimed = None
-        if trusted is None and signature is not None:
-            claimed = claimed_key(Path(signature), reader.members)
+        place = reader.signature if signature is None else Path(signature)
+        if trusted is None and place is not None:
+            claimed = claimed_key(place, reader.members)
         return Inspection(
             reader.digest, reader.manifest, reader.manifest_bytes, fault, reader.signer, claimed
         )

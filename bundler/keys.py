@@ -99,10 +99,12 @@ class PrivateKey:
                     raise RequestError(f"{path} is protected by a password") from None
                 given = os.fsencode(password())
             except (ValueError, UnsupportedAlgorithm):
-                fault = "no private key in PEM form" if given is None else "not for that password"
-                raise RequestError(f"{path} is {fault}") from None
-        public = key.public_key() if hasattr(key, "public_key") else None
-        return cls(_hint(_usable(public, path)), cast("ec.EllipticCurvePrivateKey", key))
+                raise RequestError(
+                    f"{path} is no private key in PEM form"
+                    if given is None
+                    else f"the password of {path} is wrong"
+                ) from None
+        return cls(_hint(_usable(key.public_key(), path)), cast("ec.EllipticCurvePrivateKey", key))
 
     def signature_of(self, message: bytes) -> bytes:
         """The signature of `message`, in DER."""
@@ -164,7 +166,7 @@ def write_key_pair(path: Path | str, curve: int = 256, password: str | None = No
     except ValueError as error:
         raise RequestError(f"that password will not do: {error}") from None
     path = Path(path)
-    beside = path.with_name(f"{path.name.removesuffix('.pem')}.pub.pem")
+    beside = Path(f"{str(path).removesuffix('.pem')}.pub.pem")
     for place in (path, beside):
         if os.path.lexists(place):
             raise TargetError(f"{place} is there already, and is left as it is: name another file")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.disk import start_of
@@ -32,43 +32,35 @@ class Trust:
         """
         return cls(read_public_keys(keys), None if signature is None else Path(signature))
 
-    def beside(self, bundle: Path | None) -> Trust:
-        """The same, with the signature of the bundle at a path; None is for a stream.
-
-        Raises RequestError if the signature of a stream is not named.
-        """
-        if self.signature is not None:
-            return self
-        if bundle is None:
-            raise RequestError("the bundle comes by a pipe: name its signature with --signature")
-        return replace(self, signature=signature_path(bundle))
-
-    def signer(self, manifest: bytes, listed: Sequence[Member]) -> PublicKey:
+    def signer(self, beside: Path | None, manifest: bytes, listed: Sequence[Member]) -> PublicKey:
         """The trusted key that has signed the bundle with this manifest and these members.
 
-        Raises TrustError: no signature, none by such a key, that of another bundle, or something
-        that is no signature.
+        `beside`: where its signature is by default; None for a stream. Raises RequestError if
+        nobody says where it is, and TrustError: no signature, none by such a key, that of another
+        bundle, or something that is no signature.
         """
-        assert self.signature is not None
+        path = self.signature or beside
+        if path is None:
+            raise RequestError("the bundle comes by a pipe: name its signature with --signature")
         try:
-            content = start_of(self.signature, max_size(listed) + 1)
+            content = start_of(path, max_size(listed) + 1)
             return signer_of(content, self.keys, manifest, listed)
         except FileNotFoundError:
             raise TrustError(
-                f"the bundle is not signed: there is no {self.signature}; "
+                f"the bundle is not signed: there is no {path}; "
                 "copy it too, or name it with --signature"
             ) from None
         except OSError as error:
-            raise TrustError(f"cannot read {self.signature}: {error.strerror}") from None
+            raise TrustError(f"cannot read {path}: {error.strerror}") from None
         except RefusedError as error:
-            raise TrustError(f"{self.signature} is refused: {error}") from None
+            raise TrustError(f"{path} is refused: {error}") from None
         except MALFORMED:
-            raise TrustError(f"{self.signature} is no signature: copy it again") from None
+            raise TrustError(f"{path} is no signature: copy it again") from None
 
 
 def signature_path(bundle: Path) -> Path:
     """Where the signature of a bundle is: beside it, and named after the whole of it."""
-    return bundle.with_name(f"{bundle.name}.sig")
+    return Path(f"{bundle}.sig")
 
 
 def claimed_key(signature: Path, listed: Sequence[Member]) -> str | None:

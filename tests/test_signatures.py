@@ -153,8 +153,9 @@ class TestKeygen:
         assert f"{name} is there already" in done.err
         assert [path.name for path in tmp_path.iterdir()] == [name]
 
-    def test_a_folder_that_is_not_there_is_told(self, tmp_path: Path) -> None:
-        done = run("keygen", "no/such/key.pem", home=tmp_path)
+    @pytest.mark.parametrize("name", ["no/such/key.pem", ".", ""])
+    def test_where_no_file_can_be_is_told(self, tmp_path: Path, name: str) -> None:
+        done = run("keygen", name, home=tmp_path)
         assert (done.code, done.out, done.err.count("\n")) == (6, "", 1)
 
     def test_a_password_may_protect_it(self, tmp_path: Path) -> None:
@@ -589,6 +590,9 @@ def test_a_private_key_that_is_none_is_refused(tmp_path: Path, name: str) -> Non
         (["unpack", "b", "--verify-key", "no.pem"], "cannot read the key no.pem"),
         (["unpack", "b", "--verify-key", ""], "--verify-key is empty"),
         (["unpack", "b", "--verify-key", "empty"], "there is no file *.pem"),
+        (["inspect", "."], ". is a folder"),
+        (["inspect", "/"], "/ is a folder"),
+        (["inspect", ""], "cannot open"),
         (["unpack", "b", "--signature", "b.sig"], "--signature needs the key"),
         (["verify", "b", "--signature", "b.sig"], "--signature needs the key"),
         (["verify", "--verify-key", "no.pem"], "are for a bundle: name the bundle"),
@@ -635,7 +639,7 @@ class TestPassword:
 
     @pytest.mark.parametrize(
         ("password", "said"),
-        [("guess", "key.pem is not for that password"),
+        [("guess", "the password of key.pem is wrong"),
          ("", "key.pem is protected by a password: set BUNDLER_KEY_PASSWORD, or run this in a "
           "terminal")],
     )  # fmt: skip
