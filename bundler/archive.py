@@ -36,6 +36,7 @@ from bundler.members import (
 )
 from bundler.parallel import Count
 from bundler.seek_table import FRAME_SIZE, SeekTable, read_seek_table
+from bundler.trust import Trust, signature_path
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -203,14 +204,23 @@ class BundleReader:
     """A bundle opened for reading: its manifest at once, its blobs on demand.
 
     `manifest` is parsed and checked; `digest`, the bundle's id, is that of `manifest_bytes`;
-    `members` are all that follow the manifest, in the order of the file.
+    `members` are all that follow the manifest, in the order of the file; `signer` is the trusted
+    key that has signed all this, if there was to be one; `signature` is where its signature is by
+    default, and None of a stream.
     """
 
-    def __init__(self, source: BinaryIO, expected: Digest | None = None) -> None:
-        """Read the manifest from `source`, no further.
+    def __init__(
+        self,
+        source: BinaryIO,
+        expected: Digest | None = None,
+        trusted: Trust | None = None,
+        signature: Path | None = None,
+    ) -> None:
+        """Read the manifest from `source`, no further, and if there are `trusted` keys a signature.
 
-        Raises FormatError if it is not a bundle, DamagedError if it is cut or altered, and
-        TrustError if its id is not `expected`.
+        Raises FormatError if it is not a bundle, DamagedError if it is cut or altered, TrustError
+        if its id is not `expected`, or nobody who is `trusted` has signed it, and RequestError if
+        the signature of a stream is not named.
         """
         self._source = source
         self._streamed = StreamedFrames(_checked_start(source))
@@ -221,6 +231,8 @@ class BundleReader:
         self.manifest = Manifest.from_bytes(content)
         self.manifest_bytes = content
         self.members = tuple(members(self.manifest, len(content)))
+        self.signature = signature
+        self.signer = None if trusted is None else trusted.signer(signature, content, self.members)
         self._end = self.members[-1].end
         """Where the members end and the zeros begin."""
 
@@ -311,12 +323,15 @@ class BundleReader:
 
 
 @contextmanager
-def open_bundle(source: BundleSource, expected: Digest | None = None) -> Iterator[BundleReader]:
+def open_bundle(
+    source: BundleSource, expected: Digest | None = None, trusted: Trust | None = None
+) -> Iterator[BundleReader]:
     """A reader of the bundle at a path or of an open stream, which is not closed.
 
     Raises RequestError if there is no such file, and as `BundleReader` does.
     """
     with ExitStack() as stack:
+        signature = signature_path(Path(source)) if isinstance(source, (str, Path)) else None
         name = str(source) if isinstance(source, (str, Path)) else "the input"
         if isinstance(source, (str, Path)):
             try:
@@ -326,7 +341,7 @@ def open_bundle(source: BundleSource, expected: Digest | None = None) -> Iterato
             except OSError as error:
                 raise RequestError(f"cannot open {name}: {error.strerror}") from None
         try:
-            reader = BundleReader(source, expected)
+            reader = BundleReader(source, expected, trusted, signature)
         except FormatError as error:
             raise FormatError(f"{name}: {error}") from None
         yield reader

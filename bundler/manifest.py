@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from bundler.digest import SHA1, SHA256, Blob, Digest
+from bundler.documents import strict_json
 from bundler.errors import FormatError, shown
 from bundler.names import MAX_TEXT_LENGTH, UNPRINTABLE, folders_above, relative_path
 
@@ -158,11 +159,7 @@ class Manifest:
                 f"the manifest of this bundle has more than {MAX_MANIFEST_COMMAS:,} values"
             )
         try:
-            document = json.loads(
-                content.decode(),
-                object_pairs_hook=_object_without_duplicates,
-                parse_constant=_refuse_constant,
-            )
+            document = strict_json(content.decode())
         except (ValueError, RecursionError) as error:
             said = shown(error, 200).strip("'\"")
             raise FormatError(f"the manifest of this bundle is not valid JSON: {said}") from None
@@ -342,14 +339,3 @@ def _size(value: int) -> int:
     if not 0 <= value <= MAX_BLOB_SIZE:
         raise ValueError(f"a size of {shown(value)} bytes")
     return value
-
-
-def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        raise ValueError("the same key twice in one object")
-    return record
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON value")

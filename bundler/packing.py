@@ -16,6 +16,7 @@ from bundler.direct_io import DirectWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
 from bundler.frames import Output
 from bundler.gathering import gather
+from bundler.keys import PrivateKey
 from bundler.locked import locked_plan
 from bundler.manifest import Manifest
 from bundler.permission import told
@@ -23,9 +24,11 @@ from bundler.planning import PackPlan, Planner
 from bundler.progress import Progress, Silent
 from bundler.request import Wanted
 from bundler.selection import Selection
+from bundler.signature import signature_of
 from bundler.sources import SOURCES, Source
 from bundler.space import free_space, same_disk
 from bundler.store import BlobStore, Usage
+from bundler.trust import signature_path
 from bundler.upstream import Upstream
 from bundler.whole_file import whole_file
 
@@ -44,6 +47,8 @@ class Packed:
     manifest: Manifest
     notes: tuple[str, ...] = ()
     """What did not go as planned, and is no error; one sentence each."""
+    signature: Path | None = None
+    """Where the signature is, if there was a key to sign with."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
@@ -51,6 +56,7 @@ class Packed:
             "path": None if self.path is None else str(self.path),
             "size": self.size,
             "bundle": str(self.digest),
+            "signature": None if self.signature is None else str(self.signature),
             "notes": list(self.notes),
         }
 
@@ -122,6 +128,7 @@ def pack(
     closed: bool = True,
     locked: Manifest | None = None,
     code: bool = True,
+    sign: PrivateKey | None = None,
     level: int | None = None,
     jobs: int | None = None,
     sources: Sequence[Source] = SOURCES,
@@ -130,9 +137,10 @@ def pack(
 ) -> Packed:
     """Download the models that `specs` name and write them into one bundle at `output`.
 
-    `output`: a path, replaced only by a whole bundle, or a binary stream. `level`: of zstd, 1 to
-    19, by default `Levels()`. `jobs`: threads that hash and compress. `on_plan` is called once
-    everything is resolved, before anything is downloaded. The rest as in `plan_pack`.
+    `output`: a path, replaced only by a whole bundle, or a binary stream. `sign`: the key
+    for a signature, which is written beside the bundle, so `output` is a path then. `level`: of
+    zstd, 1 to 19, by default `Levels()`. `jobs`: threads that hash and compress. `on_plan` is
+    called once everything is resolved, before anything is downloaded. The rest as in `plan_pack`.
 
     Raises Faults or one of RequestError, UnavailableError, DamagedError (upstream sends other bytes
     than it promises), TrustError (`code`) and TargetError (output or store). What was downloaded is
@@ -141,6 +149,7 @@ def pack(
     progress = progress or Silent()
     if isinstance(output, (str, Path)):
         _check_output(Path(output))
+    signature = None if sign is None else _signature_path(output)
     folder = _store(store)
     with upstream.open(progress.say) as (hub, web, caches):
         planner = Planner(hub, web, caches, sources, folder)
@@ -155,7 +164,12 @@ def pack(
             manifest, notes = gather(plan, locked, blobs, progress, web.patience)
             if not code:
                 refuse_code(manifest.snapshots, lambda s: code_of(s, blobs.open))
-            return replace(_write(manifest, blobs, output, level, jobs, progress), notes=notes)
+            packed = _write(manifest, blobs, output, level, jobs, progress)
+            if sign is not None and signature is not None:
+                # Afterwards: an older bundle keeps its own until this one takes its place.
+                with told(signature, "--output"), whole_file(signature) as file:
+                    file.write(signature_of(manifest, sign))
+            return replace(packed, notes=notes, signature=signature)
 
 
 def _plan(
@@ -241,6 +255,17 @@ def _check_output(path: Path) -> None:
         raise TargetError(f"the folder {path.parent} does not exist: make it, or change --output")
     if not os.access(path.parent, os.W_OK):
         raise TargetError(f"not allowed to write to {path.parent}: change --output")
+
+
+def _signature_path(output: Path | str | BinaryIO) -> Path:
+    """Where the signature will be. Raises RequestError or TargetError if it cannot be there."""
+    path = Path(output) if isinstance(output, (str, Path)) else None
+    if path is None or (path.exists() and not path.is_file()):
+        raise RequestError("a signature goes beside a file: name one for the bundle with --output")
+    signature = signature_path(path)
+    if signature.is_dir():
+        raise TargetError(f"{signature} is a folder, and the signature goes there: move it away")
+    return signature
 
 
 def _check_output_space(path: Path, plan: PackPlan, store: BlobStore) -> None:

@@ -24,6 +24,7 @@ from bundler.installing import (
     survey_all,
     taking_space,
 )
+from bundler.keys import PublicKey
 from bundler.layouts import layout_of
 from bundler.layouts.flat import flattened
 from bundler.manifest import Manifest, Snapshot
@@ -35,6 +36,7 @@ from bundler.shells import ENV_FILE, EnvFormat
 from bundler.space import check_space, free_space
 from bundler.spec import Naming, spec_of
 from bundler.survey import Survey
+from bundler.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Unpacked:
     """The environment file was there and led to something that it leads to no more."""
     env_roots: Roots | None = None
     """What the environment file leads to: also roots that an earlier unpack wrote into it."""
+    signer: PublicKey | None = None
+    """The trusted key that has signed the bundle, if one had to."""
 
     @property
     def written_size(self) -> int:
@@ -76,6 +80,7 @@ class Unpacked:
         """The same as plain values, for programs."""
         return {
             "bundle": str(self.digest),
+            "signed_by": None if self.signer is None else self.signer.hint,
             "models": [
                 {
                     "source": snapshot.source,
@@ -114,6 +119,7 @@ def plan_unpack(
     env: Path | str | None = ENV_FILE,
     env_format: EnvFormat = EnvFormat.SH,
     digest: Digest | None = None,
+    trusted: Trust | None = None,
     link_mode: LinkMode = LinkMode.AUTO,
     code: bool = True,
     keep_refs: bool = False,
@@ -126,7 +132,7 @@ def plan_unpack(
     """
     roots = roots or find_roots()
     env_file = env_path(env, env_format, roots)
-    with open_bundle(bundle, digest) as reader:
+    with open_bundle(bundle, digest, trusted) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
@@ -140,8 +146,9 @@ def plan_unpack(
         check_space({roots.path(n): taking_space(n, work, roots, link_mode) for n in work})
         reader.check_end()
         return Unpacked(
-            reader.digest, snapshots, roots, work, env_file, link_mode, env_roots=env_roots
-        )
+            reader.digest, snapshots, roots, work, env_file, link_mode,
+            env_roots=env_roots, signer=reader.signer,
+        )  # fmt: skip
 
 
 def unpack(
@@ -153,6 +160,7 @@ def unpack(
     env: Path | str | None = ENV_FILE,
     env_format: EnvFormat = EnvFormat.SH,
     digest: Digest | None = None,
+    trusted: Trust | None = None,
     link_mode: LinkMode = LinkMode.AUTO,
     code: bool = True,
     keep_refs: bool = False,
@@ -166,7 +174,8 @@ def unpack(
     to install, by default all; what they need comes with them. `checkpoints`: also put models and
     single files as plain ones below `roots.checkpoints`, by `link_mode`. `env`: None for no file;
     `env_format`: for what it is written; what it led to before is kept where that can be.
-    `digest`: the bundle's id, if known from elsewhere. `code`: False refuses models that hold some.
+    `digest`: the bundle's id, if known from elsewhere. `trusted`: whose bundles are taken, by
+    default anybody's. `code`: False refuses models that hold some.
     `keep_refs`: leave every ref, and branch of torch.hub, that leads to something which is there.
     `digests`: compare every byte of what is there, also where size and time of change are as the
     receipt has them.
@@ -174,13 +183,14 @@ def unpack(
     same place, and tells `progress` so.
 
     Raises RequestError (no such file; `only` names nothing in it), DamagedError (cut or altered),
-    FormatError (no bundle), TrustError (another id, or `code`) and TargetError (space, permission,
-    conflict). Nothing becomes visible to a library before all content is verified and on disk.
+    FormatError (no bundle), TrustError (another id, nobody `trusted` has signed it, or `code`) and
+    TargetError (space, permission, conflict). Nothing becomes visible to a library before all
+    content is verified and on disk.
     """
     roots = roots or find_roots()
     progress = progress or Silent()
     env_file = env_path(env, env_format, roots)
-    with open_bundle(bundle, digest) as reader:
+    with open_bundle(bundle, digest, trusted) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
@@ -201,7 +211,10 @@ def unpack(
     if env_file is not None and env_roots is not None:
         env_roots = with_own_places(env_roots)  # Again: now there is more of them.
         replaced = write_env_file(env_file, env_format, env_roots)
-    return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode, replaced, env_roots)
+    return Unpacked(
+        reader.digest, snapshots, roots, work, env_file, link_mode, replaced, env_roots,
+        reader.signer,
+    )  # fmt: skip
 
 
 def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:

@@ -10,8 +10,10 @@ from typing import Any
 from bundler.archive import BundleSource, open_bundle
 from bundler.digest import Digest
 from bundler.errors import DamagedError
+from bundler.keys import PublicKey
 from bundler.members import Member
 from bundler.progress import Progress, Silent
+from bundler.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,14 @@ class Verification:
     checked: int
     size: int
     faults: tuple[BadMember, ...]
+    signer: PublicKey | None = None
+    """The trusted key that has signed the bundle, if one had to."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
         return {
             "bundle": str(self.digest),
+            "signed_by": None if self.signer is None else self.signer.hint,
             "checked": self.checked,
             "size": self.size,
             "faults": [
@@ -49,15 +54,17 @@ def verify(
     bundle: BundleSource,
     *,
     digest: Digest | None = None,
+    trusted: Trust | None = None,
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Read all of `bundle` and compare every blob with its digest; faults are collected.
 
-    `digest` is the bundle's id, if known from elsewhere. Raises as `BundleReader` does if not even
-    the manifest can be read.
+    `digest` is the bundle's id, if known from elsewhere; `trusted`: whose bundles are taken, by
+    default anybody's. Raises as `BundleReader` does if not even the manifest can be read or
+    trusted.
     """
-    with open_bundle(bundle, digest) as reader:
+    with open_bundle(bundle, digest, trusted) as reader:
         files: dict[Digest, list[str]] = defaultdict(list)
         for snapshot in reader.manifest.snapshots:
             for entry in snapshot.files:
@@ -81,7 +88,7 @@ def verify(
         right = [member.blob for member in reader.members if member.start not in faulty.members]
         size = sum(blob.size for blob in right)
         faults += faulty.members.values()
-        return Verification(reader.digest, len(right), size, tuple(faults))
+        return Verification(reader.digest, len(right), size, tuple(faults), reader.signer)
 
 
 class _Faulty:

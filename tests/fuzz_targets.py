@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pickle
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -30,6 +31,7 @@ from bundler.errors import (
     FormatError,
     RequestError,
     TargetError,
+    TrustError,
     UnavailableError,
 )
 from bundler.layouts import layout_of
@@ -46,6 +48,8 @@ from bundler.zip_archive import from_zip
 PARTS = parts_of(manifest_of(model_record()))
 BUNDLE = Digest.of(b"bundle")
 """The bundle that a receipt is of."""
+SIGNED = Path(__file__).parent / "data" / "format-1.tar.zst"
+SIGNER = bundler.PublicKey.read(SIGNED.with_name("format-1.pub.pem"))
 
 
 def check_manifest(data: bytes) -> None:
@@ -249,6 +253,27 @@ def check_environment(data: bytes) -> None:
                 assert said["TORCH_HOME"] == str(extended.torch_home)
 
 
+def check_signature(data: bytes) -> None:
+    """What is taken for the signature of a bundle states what the true one does."""
+    with TemporaryDirectory(dir=IN_MEMORY) as name:
+        signature = Path(name, "bundle.sig")
+        signature.write_bytes(data)
+        claimed = bundler.inspect(SIGNED, signature=signature).claimed_key
+        assert claimed is not None
+        assert len(claimed) <= 64
+        try:
+            bundler.inspect(SIGNED, trusted=bundler.Trust((SIGNER,), signature))
+        except TrustError as error:
+            return assert_plain(error)
+    assert statement_in(data) == statement_in(SIGNED.with_name(f"{SIGNED.name}.sig").read_bytes())
+    return None
+
+
+def statement_in(signature: bytes) -> bytes:
+    """The bytes that are signed."""
+    return b64decode(json.loads(signature)["dsseEnvelope"]["payload"])
+
+
 def check_whole(data: bytes) -> None:
     """A bundle is unpacked without harm, whatever the options."""
     check_unpack(data)
@@ -262,6 +287,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "pickle": check_pickle,
     "receipt": check_receipt,
     "request": check_request,
+    "signature": check_signature,
     "table": check_table,
     "tar": check_tar,
     "unpack": check_whole,

@@ -82,6 +82,8 @@ def make_bundle(
     *,
     asked: tuple[str, ...] = (),
     aliases: Mapping[str, str] | None = None,
+    sign: bundler.PrivateKey | None = None,
+    level: int | None = None,
 ) -> bundler.Packed:
     """Pack `asked` (by default all `models`) into a bundle at `path`."""
     return bundler.pack(
@@ -90,4 +92,6 @@ def make_bundle(
         selection=bundler.Selection(all_files=True),
         store=path.parent / "store",
         sources=(MemorySource(models, aliases),),
+        sign=sign,
+        level=level,
     )

@@ -27,7 +27,8 @@ PART = re.compile(
     r"^```(\w*)\n(.*?)^```$|^((?:\|[^\n]*\n){2,})|^(###?) ([^\n]*)$", re.DOTALL | re.MULTILINE
 )
 COMMANDS = (
-    "pack", "unpack", "check", "env", "run", "inspect", "verify", "installed", "remove", "store"
+    "pack", "unpack", "check", "env", "run", "inspect", "verify", "installed", "remove", "store",
+    "keygen",
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ NETWORK = {
 }  # fmt: skip
 LIBRARIES = {
     "torch", "numpy", "transformers", "datasets", "pyarrow", "timm", "yaml", "filelock", "fsspec",
+    "cryptography",
 }  # fmt: skip
 DISPLAY = {"rich", "pygments", "tqdm", "multiprocessing"}
 SPARED = NETWORK | LIBRARIES | DISPLAY

@@ -18,6 +18,9 @@ MiB of zeros, `tf_model.h5` with `left out`; and `org/other`: the same `sub/voca
 `format-1-kinds` has every layout of the first release: `timm:hrnet_w18`, which lends the code of
 `acme/code`, `dataset:acme/tiny` with its prepared form, `insightface:buffalo_l`,
 `torchhub:facebookresearch/dinov2#dinov2_vits14` and a folder, `file:my-model`, all made up.
+
+`format-1.tar.zst.sig` was made of the manifest of `format-1` by the first release that signs, with
+a key of which only the public half was kept, in `format-1.pub.pem`.
 """
 
 from __future__ import annotations
@@ -108,6 +111,16 @@ def test_every_file_of_every_model_is_found_under_every_name(path: Path, tmp_pat
                 content = (folder / "snapshots" / commit_hash / entry.path).read_bytes()
                 assert hashlib.sha256(content).hexdigest() == entry.blob.digest.hex
                 assert len(content) == entry.blob.size
+
+
+def test_its_signature_is_accepted() -> None:
+    path = KEPT[-1]
+    trusted = bundler.Trust.read([path.with_name("format-1.pub.pem")])
+    hint = "f98086d0d29a65f88dd33557d79d658b845d2d6cd21594b4285829d7c0cf1918"
+    assert bundler.inspect(path).claimed_key == hint
+    signer = bundler.verify(path, trusted=trusted).signer
+    assert signer is not None
+    assert signer.hint == hint
 
 
 @kept_bundles

@@ -5,18 +5,38 @@ from __future__ import annotations
 import sys
 
 import bundler
-from bundler.cli.options import Bundle, ExpectedDigest, Json, parsed_digest, source
+from bundler.cli.options import (
+    Bundle,
+    ExpectedDigest,
+    Json,
+    SignatureFile,
+    VerifyKeys,
+    parsed_digest,
+    source,
+    trust,
+)
 from bundler.errors import DamagedError
 
 
-def inspect(bundle_: Bundle, digest: ExpectedDigest = None, json_: Json = False) -> None:
-    """Show what a bundle holds.
+def inspect(
+    bundle_: Bundle,
+    digest: ExpectedDigest = None,
+    verify_keys: VerifyKeys = None,
+    signature: SignatureFile = None,
+    json_: Json = False,
+) -> None:
+    """Show what a bundle holds, and who signed it.
 
     Reads only its beginning. --json prints the manifest, byte for byte: its sha256 is the id.
     """
     from bundler import report
 
-    inspection = bundler.inspect(source(bundle_), digest=parsed_digest(digest))
+    inspection = bundler.inspect(
+        source(bundle_),
+        digest=parsed_digest(digest),
+        trusted=trust(verify_keys, signature),
+        signature=signature,
+    )
     if json_:
         sys.stdout.buffer.write(inspection.manifest_bytes)
     else:

@@ -24,9 +24,11 @@ from bundler.cli.options import (
     wanted_models,
 )
 from bundler.cli.output import Bars, print_json
+from bundler.cli.password import password_of
 from bundler.errors import BundlerError, Faults, FormatError, RequestError, amount
 
 if TYPE_CHECKING:
+    from bundler.keys import PrivateKey
     from bundler.manifest import Manifest
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -164,6 +166,15 @@ def pack(
             envvar="BUNDLER_RETRIES",
         ),
     ] = 8,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="KEY.pem",
+            help="Sign the bundle with this private key, in a file beside it, BUNDLE.sig; the "
+            "key's password, if it has one, comes from BUNDLER_KEY_PASSWORD or the terminal.",
+            envvar="BUNDLER_SIGN",
+        ),
+    ] = None,
     check_load: Annotated[
         bool,
         typer.Option(
@@ -244,11 +255,13 @@ def pack(
         program_path(python)  # Raises now, not when all is packed.
     if output == "-" and json_:
         raise RequestError("--json and -o - both want standard output: name a file with -o")
+    key = _signing_key(sign, output)
     replaced = output != "-" and Path(output).is_file()
     packed = bundler.pack(
         wanted,
         _standard_output() if output == "-" else Path(output),
         **request,
+        sign=key,
         level=level,
         jobs=jobs,
         on_plan=tell,
@@ -261,6 +274,8 @@ def pack(
         wrote = f"wrote {packed.path or 'standard output'}: {amount(packed.size)}{instead}"
         print(wrote, file=words)
         print(f"id {packed.digest}", file=words)
+        if key is not None:
+            print(f"signed in {packed.signature}, by key {key.hint}", file=words)
         print(f"downloads are kept in {kept}; bundler store --clear empties it", file=words)
     faults: list[BundlerError] = []
     if check_load and packed.path is not None:
@@ -285,6 +300,17 @@ def pack(
             "next: carry the bundle over, and on the other machine\n"
             f"    bundler unpack {quote(packed.path.name)} && source offline.env"
         )
+
+
+def _signing_key(path: Path | None, output: str) -> PrivateKey | None:
+    """The key to sign with, asked for its password before anything is downloaded."""
+    if path is None:
+        return None
+    if output == "-":
+        raise RequestError("--sign writes a file beside the bundle: name a file for that with -o")
+    from bundler.keys import PrivateKey
+
+    return PrivateKey.read(path, lambda: password_of(path))
 
 
 def _standard_output() -> BinaryIO:
