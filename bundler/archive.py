@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from bundler.checksum import PIECE_SIZE
 from bundler.digest import COPY_SIZE, Blob, Digest, Readable, Verifier
 from bundler.errors import DamagedError, FormatError, RequestError, TrustError
 from bundler.extraction import Extraction, Receiver
@@ -35,7 +34,7 @@ from bundler.members import (
     padding,
 )
 from bundler.parallel import Count
-from bundler.seek_table import FRAME_SIZE, SeekTable, read_seek_table
+from bundler.seek_table import FRAME_SIZE, PIECE_SIZE, SeekTable, read_seek_table
 from bundler.trust import Trust, signature_path
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

@@ -12,9 +12,7 @@ from array import array
 
 from xxhash import xxh64
 
-PIECE_SIZE = 1 << 20
-"""Bytes of content in the frames of a large blob. They compress as well as larger ones would, and
-what a processor works on stays in its cache."""
+from bundler.seek_table import PIECE_SIZE
 
 
 class Checksums:

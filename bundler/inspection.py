@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bundler.archive import BundleSource, open_bundle
 from bundler.digest import Digest
 from bundler.errors import DamagedError
-from bundler.keys import PublicKey
 from bundler.manifest import Manifest
 from bundler.trust import Trust, claimed_key
+
+if TYPE_CHECKING:
+    from bundler.keys import PublicKey
 
 
 @dataclass(frozen=True, slots=True)

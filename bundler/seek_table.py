@@ -18,6 +18,9 @@ from bundler.errors import DamagedError
 
 FRAME_SIZE = 4 << 20
 """Bytes of content in a full frame: small enough to share out, large enough to compress well."""
+PIECE_SIZE = 1 << 20
+"""Bytes of content in the frames of a large blob. They compress as well as larger ones would, and
+what a processor works on stays in its cache."""
 MAX_COMPRESSED_FRAME = FRAME_SIZE + (64 << 10)
 """Bytes; content that does not shrink grows by much less than this."""
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bundler.disk import start_of
 from bundler.documents import MALFORMED
 from bundler.errors import RequestError, TrustError
-from bundler.keys import PublicKey, read_public_keys
 from bundler.members import Member
-from bundler.signature import RefusedError, claimed_hint, max_size, signer_of
+
+if TYPE_CHECKING:  # Most bundles are read without asking who signed them.
+    from bundler.keys import PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Trust:
 
         Raises RequestError for a file that is none, and if cryptography is not installed.
         """
+        from bundler.keys import read_public_keys
+
         return cls(read_public_keys(keys), None if signature is None else Path(signature))
 
     def signer(self, beside: Path | None, manifest: bytes, listed: Sequence[Member]) -> PublicKey:
@@ -39,6 +43,8 @@ class Trust:
         nobody says where it is, and TrustError: no signature, none by such a key, that of another
         bundle, or something that is no signature.
         """
+        from bundler.signature import RefusedError, max_size, signer_of
+
         path = self.signature or beside
         if path is None:
             raise RequestError("the bundle comes by a pipe: name its signature with --signature")
@@ -68,6 +74,8 @@ def claimed_key(signature: Path, listed: Sequence[Member]) -> str | None:
 
     None if there is no such file. `listed`: the members of the bundle.
     """
+    from bundler.signature import claimed_hint, max_size
+
     try:
         return claimed_hint(start_of(signature, max_size(listed) + 1), listed)
     except FileNotFoundError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bundler.archive import BundleSource, open_bundle
 from bundler.catalogues import nearest
@@ -24,7 +24,6 @@ from bundler.installing import (
     survey_all,
     taking_space,
 )
-from bundler.keys import PublicKey
 from bundler.layouts import layout_of
 from bundler.layouts.flat import flattened
 from bundler.manifest import Manifest, Snapshot
@@ -37,6 +36,9 @@ from bundler.space import check_space, free_space
 from bundler.spec import Naming, spec_of
 from bundler.survey import Survey
 from bundler.trust import Trust
+
+if TYPE_CHECKING:
+    from bundler.keys import PublicKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bundler.archive import BundleSource, open_bundle
 from bundler.digest import Digest
 from bundler.errors import DamagedError
-from bundler.keys import PublicKey
 from bundler.members import Member
 from bundler.progress import Progress, Silent
 from bundler.trust import Trust
+
+if TYPE_CHECKING:
+    from bundler.keys import PublicKey
 
 
 @dataclass(frozen=True, slots=True)

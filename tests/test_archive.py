@@ -37,12 +37,13 @@ from test_frames import content_of, lines_of
 
 import bundler
 from bundler.archive import DamagedBlobError, Levels, open_bundle, write_bundle
-from bundler.checksum import PIECE_SIZE, Checksums
+from bundler.checksum import Checksums
 from bundler.digest import Blob, Digest
 from bundler.errors import DamagedError, FormatError, RequestError, TrustError
 from bundler.extraction import Outlet
 from bundler.manifest import FileEntry, Manifest, Snapshot
 from bundler.members import LARGE, Member
+from bundler.seek_table import PIECE_SIZE
 
 SMALL, EMPTY, LARGEST_SMALL = b"small", b"", b"s" * (LARGE - 1)
 FIRST_LARGE, SECOND_LARGE = b"L" * LARGE, b"M" * (2 * LARGE + 1)
