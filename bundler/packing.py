@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bundler.archive import DamagedBlobError, Levels, write_bundle
 from bundler.code import code_of, refuse_code
@@ -16,7 +16,6 @@ from bundler.direct_io import DirectWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
 from bundler.frames import Output
 from bundler.gathering import gather
-from bundler.keys import PrivateKey
 from bundler.locked import locked_plan
 from bundler.manifest import Manifest
 from bundler.permission import told
@@ -24,13 +23,15 @@ from bundler.planning import PackPlan, Planner
 from bundler.progress import Progress, Silent
 from bundler.request import Wanted
 from bundler.selection import Selection
-from bundler.signature import signature_of
 from bundler.sources import SOURCES, Source
 from bundler.space import free_space, same_disk
 from bundler.store import BlobStore, Usage
 from bundler.trust import signature_path
 from bundler.upstream import Upstream
 from bundler.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from bundler.keys import PrivateKey
 
 _SMALLEST_SHARE = 0.5
 """Of their size, what models can be expected to take in a bundle at the least: weights compress to
@@ -166,6 +167,8 @@ def pack(
                 refuse_code(manifest.snapshots, lambda s: code_of(s, blobs.open))
             packed = _write(manifest, blobs, output, level, jobs, progress)
             if sign is not None and signature is not None:
+                from bundler.signature import signature_of
+
                 # Afterwards: an older bundle keeps its own until this one takes its place.
                 with told(signature, "--output"), whole_file(signature) as file:
                     file.write(signature_of(manifest, sign))

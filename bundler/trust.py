@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,11 +75,11 @@ def claimed_key(signature: Path, listed: Sequence[Member]) -> str | None:
 
     None if there is no such file. `listed`: the members of the bundle.
     """
+    if not os.path.exists(signature):
+        return None
     from bundler.signature import claimed_hint, max_size
 
     try:
         return claimed_hint(start_of(signature, max_size(listed) + 1), listed)
-    except FileNotFoundError:
-        return None
     except (OSError, *MALFORMED):
         return ""
