@@ -14,12 +14,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bundler.content import holds
 from bundler.digest import Blob, Digest, VerifiedReader, digest_of
 from bundler.errors import TargetError, amount
 from bundler.lock import take_lock
@@ -117,9 +118,9 @@ class BlobStore:
 
     def admit(self, identity: str, path: Path, blob: Blob) -> None:
         """Take in the file at `path`, which was verified to be `blob`."""
+        self._note(identity, blob)
         os.chmod(path, 0o444)
         os.replace(path, self._home(blob))
-        self._note(identity, blob)
 
     def adopt(self, identity: str, copy: Copy, blob: Blob) -> None:
         """Take in a file that is elsewhere on this machine, and was verified to be `blob`.
@@ -128,6 +129,7 @@ class BlobStore:
         neither is possible, this process reads it where it is. Should it be changed later, whoever
         reads the blob sees that. Raises DamagedError if it was changed meanwhile.
         """
+        self._note(identity, blob)
         home = self._home(blob)
         draft = self.root / "partial" / _key(identity)
         with open(copy.path, "rb") as source, open(draft, "wb") as target:
@@ -143,7 +145,6 @@ class BlobStore:
             home.unlink(missing_ok=True)
             if not hard_link(copy.path, home):
                 self._lent[blob] = copy.path
-        self._note(identity, blob)
 
     def take(self, path: Path) -> Blob:
         """Take in a file that was made here, which is gone from `path` afterwards."""
@@ -157,6 +158,12 @@ class BlobStore:
         """Drop a blob that turned out to be damaged, so that it is fetched anew."""
         self._lent.pop(blob, None)
         self._home(blob).unlink(missing_ok=True)
+
+    def discard_damaged(self, blobs: Iterable[Blob], count: Callable[[int], None]) -> None:
+        """Drop all of `blobs` that are damaged; `count` gets the bytes read. Raises OSError."""
+        for blob in blobs:
+            if self.has(blob) and not holds(self.path(blob), blob, count):
+                self.discard(blob)
 
     def path(self, blob: Blob) -> Path:
         """Where a whole blob stands."""
@@ -189,6 +196,7 @@ class BlobStore:
         return self.root / "blobs" / "sha256" / blob.digest.hex
 
     def _note(self, identity: str, blob: Blob) -> None:
+        """Note what a blob is known as: before it is here, or it might never be found."""
         known = self.root / "known" / _key(identity)
         draft = known.with_suffix(".draft")
         draft.write_text(f"{blob.digest} {blob.size}", "ascii")
