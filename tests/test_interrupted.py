@@ -177,11 +177,6 @@ class TestTwoAtOnce:
             assert scene.run(Holding(number, remove, notes_nothing)).code == 0
             scene.assert_finished()
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="`remove` drops drafts of receipts before it has any lock, those that another "
-        "bundler is writing too",
-    )
     def test_a_removal_leaves_a_receipt_that_is_being_written_alone(
         self, commands: Commands, tmp_path: Path, hub: LoopbackHub
     ) -> None:
