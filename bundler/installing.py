@@ -179,7 +179,8 @@ class Known:
         for receipt in self.receipts:
             installed = self._installed[receipt.bundle]
             for model in receipt.models:
-                installed.add(key_of(model))
+                if not model.is_pending:
+                    installed.add(key_of(model))
                 for file in model.files:
                     self._files[file.place] = (file.blob, _NEVER if digests else file.mtime_ns)
                     installed.add(file.place)

@@ -106,6 +106,11 @@ class InstalledModel:
         return spec_of(self.source, self.name, self.revision)
 
     @property
+    def is_pending(self) -> bool:
+        """Whether it is not known of some ref or branch that it has been moved."""
+        return any(pointer.pending for pointer in (*self.links, *self.texts))
+
+    @property
     def places(self) -> Iterator[Place]:
         """All that stands for it."""
         yield from (file.place for file in self.files)

@@ -41,7 +41,7 @@ class Interrupted(At):
 
 @pytest.mark.parametrize(
     ("scene", "every"),
-    [("merging", 2), ("unpacking", 19), ("removing", 3), ("packing", 2)],
+    [("merging", 2), ("unpacking", 19), ("removing", 3), ("packing", 3)],
     indirect=["scene"],
     ids=lambda value: str(value),
 )

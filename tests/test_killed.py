@@ -71,7 +71,7 @@ def asked_for(digest: str, hub: LoopbackHub) -> bool:
 
 @pytest.mark.parametrize(
     ("scene", "every"),
-    [("merging", 1), ("unpacking", 5), ("removing", 1), ("removing all", 4), ("packing", 1)],
+    [("merging", 1), ("unpacking", 5), ("removing", 1), ("removing all", 4), ("packing", 2)],
     indirect=["scene"],
     ids=lambda value: str(value),
 )
