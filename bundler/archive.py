@@ -57,14 +57,6 @@ class Levels:
         return cls(level, level)
 
 
-class DamagedBlobError(DamagedError):
-    """A blob that was to be written is not what the manifest says."""
-
-    def __init__(self, blob: Blob, message: str) -> None:
-        super().__init__(message)
-        self.blob = blob
-
-
 @dataclass(frozen=True, slots=True)
 class Written:
     """A bundle's id, which is the digest of its manifest, and its size in bytes."""
@@ -87,7 +79,7 @@ def write_bundle(
 
     Each blob is taken from `open_blob` and verified on the way; `count` is told how many bytes of
     them are done. `checksums` has those that large blobs had when their digests were compared a
-    moment ago: they are compared with these alone. Raises DamagedBlobError if one is not what the
+    moment ago: they are compared with these alone. Raises DamagedError if one is not what the
     manifest says, and FormatError if the manifest could not be read again.
     """
     content = manifest.to_bytes()
@@ -140,7 +132,7 @@ def _content(
 ) -> Iterator[bytes]:
     """The content of a blob in pieces, compared with its digest, unless it `is_known` otherwise.
 
-    Raises DamagedBlobError.
+    Raises DamagedError.
     """
     verifier = None if is_known else Verifier(member.blob, member.what, member.git_sha1)
     left = member.blob.size
@@ -150,18 +142,15 @@ def _content(
             if verifier is not None:
                 verifier.update(data)
             yield data
-    try:
-        if verifier is not None:
-            verifier.finish()
-    except DamagedError as error:
-        raise DamagedBlobError(member.blob, str(error)) from None
-    if left:
-        raise DamagedBlobError(member.blob, f"{member.what} ends {left:,} bytes too early")
+    if verifier is not None:
+        verifier.finish()
+    elif left:
+        raise DamagedError(f"{member.what} ends {left:,} bytes too early")
 
 
 def _check(member: Member, expected: int, checksum: int) -> None:
     if checksum != expected:
-        raise DamagedBlobError(member.blob, f"{member.what} was changed while it was packed")
+        raise DamagedError(f"{member.what} was changed while it was packed")
 
 
 def _read_full(file: BinaryIO, size: int) -> bytes:

@@ -85,7 +85,7 @@ class Clearing:
         self._remove(steps[_REF])
         for path, text in work.links.items():
             draft = next(drafts)
-            os.symlink(text, draft.name, dir_fd=self._folders.handle(draft.parent))
+            self._folders.symlink(text, draft)
             self._folders.rename(draft, path)
         self._remove(steps[_LINK])
         for folder in sorted(whole):

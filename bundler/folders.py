@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
@@ -13,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from bundler.errors import TargetError
-from bundler.lock import drop_lock, take_lock
+from bundler.lock import drop_lock, is_still, take_lock
+from bundler.new_folder import make_folder
 
 STAGING = PurePosixPath(".locks/bundler")
 """Where bundler works below each root; scanners of a Hugging Face cache skip `.locks` alone."""
@@ -32,8 +32,9 @@ class Folders:
 
     def __init__(self, root: Path) -> None:
         """Open `root`, made if missing. Raises OSError."""
-        root.mkdir(parents=True, exist_ok=True)
         self.root = root
+        self.made = make_folder(root)
+        """What was missing of the root, and is there now: the root first."""
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: OrderedDict[PurePosixPath, int] = OrderedDict()
         self._changed: set[PurePosixPath] = set()
@@ -70,10 +71,7 @@ class Folders:
     @property
     def is_there(self) -> bool:
         """Whether `root` is still the folder that was opened, and not removed or replaced."""
-        try:
-            return os.path.samestat(os.fstat(self._root), os.stat(self.root))
-        except FileNotFoundError:
-            return False
+        return is_still(self._root, self.root)
 
     def handle(self, folder: PurePosixPath) -> int:
         """A handle of `folder`, made if missing; good until the next call.
@@ -106,7 +104,9 @@ class Folders:
     def create(self, path: PurePosixPath) -> int:
         """A file at `path`, where nothing may be, opened for writing."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(path.name, flags, 0o666, dir_fd=self.handle(path.parent))
+        file = os.open(path.name, flags, 0o666, dir_fd=self.handle(path.parent))
+        self._changed.add(path.parent)
+        return file
 
     @contextmanager
     def new_file(self, path: PurePosixPath) -> Iterator[BinaryIO]:
@@ -120,6 +120,11 @@ class Folders:
         """The file at `path`, for reading."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         return open(os.open(path.name, flags, dir_fd=self.handle(path.parent)), "rb")
+
+    def symlink(self, text: str, path: PurePosixPath) -> None:
+        """A link at `path`, where nothing may be, that says `text`."""
+        os.symlink(text, path.name, dir_fd=self.handle(path.parent))
+        self._changed.add(path.parent)
 
     def link(self, source: PurePosixPath, target: PurePosixPath) -> None:
         """Give the file at `source` the further name `target`, where nothing may be."""
@@ -172,7 +177,8 @@ class Folders:
             self._changed = {
                 other for other in self._changed if path not in (other, *other.parents)
             }
-            shutil.rmtree(path.name, dir_fd=parent)
+            _empty(path.name, parent)
+            os.rmdir(path.name, dir_fd=parent)
             self._changed.add(path.parent)
         else:
             self.remove(path)
@@ -197,7 +203,8 @@ class Folders:
             os.close(self._open.pop(path))
 
     def sync(self, files: Collection[PurePosixPath] = ()) -> None:
-        """Make every change so far outlast a loss of power, and the content of `files`."""
+        """Make every change so far outlast a loss of power, and `files`, content and names."""
+        self._changed |= {path.parent for path in files}
         if len(files) + len(self._changed) < _MANY or not _sync_disk(self._root):
             for path in files:
                 with self.open(path) as file:
@@ -205,6 +212,18 @@ class Folders:
             for folder in self._changed:
                 os.fsync(self.handle(folder))
         self._changed.clear()
+
+
+def _empty(name: str, parent: int) -> None:
+    """Remove all that is in the folder `name` of the folder with this handle."""
+    for _, folders, names, folder in os.fwalk(name, topdown=False, dir_fd=parent):
+        for below in names:
+            os.unlink(below, dir_fd=folder)
+        for below in folders:
+            if stat.S_ISLNK(os.stat(below, dir_fd=folder, follow_symlinks=False).st_mode):
+                os.unlink(below, dir_fd=folder)
+            else:
+                os.rmdir(below, dir_fd=folder)
 
 
 def _sync_disk(handle: int) -> bool:

@@ -16,7 +16,7 @@ from bundler.digest import Blob, Digest, VerifiedReader
 from bundler.environment import Roots
 from bundler.errors import DamagedError, FormatError, RequestError, TargetError
 from bundler.folders import STAGING
-from bundler.history import settled, without_moves
+from bundler.history import settled, with_moves
 from bundler.layouts import layout_of
 from bundler.layouts.flat import plain_forms
 from bundler.layouts.placement import File, Placement
@@ -93,18 +93,19 @@ def install(
             check_code(snapshots, work, roots, targets)
         for name, target in targets.items():
             target.build(work[name])
-        # Before anything becomes visible: after a kill, it tells what is bundler's own.
+        # Before anything becomes visible: after a kill, it tells what is bundler's own, and what
+        # refs said that have been moved.
         plain = plain_forms(snapshots) if len(placed) > len(snapshots) else []
         forms = [*((snapshot, snapshot) for snapshot in snapshots), *plain]
         origins = Provenance(known.receipts, work, targets, roots)
         receipt = Receipt(reader.digest, origins.models(_by_model(forms, targets)))
-        receipt = without_moves(receipt, work, roots, kept=True)
-        unmoved = without_moves(receipt, work, roots, kept=False)
-        write_receipt(roots.hf_home, unmoved)
+        pending = with_moves(receipt, work, roots, pending=True)
+        moved = with_moves(receipt, work, roots, pending=False)
+        write_receipt(roots.hf_home, pending)
         for name, target in targets.items():
             target.publish(work[name])
-        if unmoved != receipt:
-            write_receipt(roots.hf_home, receipt)
+        if pending != moved:
+            write_receipt(roots.hf_home, moved)
     return work
 
 
@@ -178,7 +179,8 @@ class Known:
         for receipt in self.receipts:
             installed = self._installed[receipt.bundle]
             for model in receipt.models:
-                installed.add(key_of(model))
+                if not model.is_pending:
+                    installed.add(key_of(model))
                 for file in model.files:
                     self._files[file.place] = (file.blob, _NEVER if digests else file.mtime_ns)
                     installed.add(file.place)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from bundler.archive import DamagedBlobError, Levels, write_bundle
+from bundler.archive import Levels, write_bundle
 from bundler.code import code_of, refuse_code
 from bundler.digest import Digest
 from bundler.direct_io import DirectWriter
@@ -160,19 +160,30 @@ def pack(
         if on_plan is not None:
             on_plan(plan)
         with folder as blobs:
-            if isinstance(output, (str, Path)):
-                _check_output_space(Path(output), plan, blobs)
-            manifest, notes = gather(plan, locked, blobs, progress, web.patience)
-            if not code:
-                refuse_code(manifest.snapshots, lambda s: code_of(s, blobs.open))
-            packed = _write(manifest, blobs, output, level, jobs, progress)
+            path = _replaced(output)
+            if path is not None:
+                _check_output_space(path, plan, blobs)
+
+            def gathered_and_written() -> Packed:
+                manifest, notes = gather(plan, locked, blobs, progress, web.patience)
+                if not code:
+                    refuse_code(manifest.snapshots, lambda s: code_of(s, blobs.open))
+                return replace(_write(manifest, blobs, output, level, jobs, progress), notes=notes)
+
+            try:
+                packed = gathered_and_written()
+            except _StoreDamagedError:
+                if path is None:
+                    raise  # Some of it has been read already.
+                progress.say(f"files in the store {blobs.root} had changed: they are brought anew")
+                packed = gathered_and_written()
             if sign is not None and signature is not None:
                 from bundler.signature import signature_of
 
                 # Afterwards: an older bundle keeps its own until this one takes its place.
                 with told(signature, "--output"), whole_file(signature) as file:
-                    file.write(signature_of(manifest, sign))
-            return replace(packed, notes=notes, signature=signature)
+                    file.write(signature_of(packed.manifest, sign))
+            return replace(packed, signature=signature)
 
 
 def _plan(
@@ -220,13 +231,20 @@ def _write(
                 levels=levels,
                 jobs=jobs,
             )
-        except DamagedBlobError as error:
-            store.discard(error.blob)
-            raise DamagedError(
-                f"a file in the store {store.root} had changed; it was dropped: "
-                "run the same command again"
-            ) from None
+        except DamagedError:
+            with told(store.root, "--store"), progress.start("checking the store", total) as meter:
+                store.discard_damaged(manifest.blobs(), meter.add)
+            raise _StoreDamagedError(store.root) from None
     return Packed(path, written.size, written.digest, manifest)
+
+
+class _StoreDamagedError(DamagedError):
+    """Content of the store was not what it had been; all of it that was damaged is dropped."""
+
+    def __init__(self, store: Path) -> None:
+        super().__init__(
+            f"files in the store {store} had changed; they were dropped: run the same command again"
+        )
 
 
 @contextmanager
@@ -238,16 +256,24 @@ def _opened(output: Path | str | BinaryIO) -> Iterator[Output]:
             yield output
             output.flush()
             return
-        # Where a link leads to, as with any program that writes a file.
-        path = Path(os.path.realpath(output))
-        stack.enter_context(told(path, "--output"))
-        if path.exists() and not path.is_file():
-            yield stack.enter_context(open(path, "wb"))  # A pipe or a device: nothing to replace.
+        path = _replaced(output)
+        stack.enter_context(told(path or Path(output), "--output"))
+        if path is None:
+            yield stack.enter_context(open(output, "wb"))
         else:
             with whole_file(path) as file:
                 direct = DirectWriter(file.fileno())
                 yield direct
                 direct.finish()
+
+
+def _replaced(output: Path | str | BinaryIO) -> Path | None:
+    """Where a whole file replaces what is there; None for a stream, a pipe or a device."""
+    if not isinstance(output, (str, Path)):
+        return None
+    # Where a link leads to, as with any program that writes a file.
+    path = Path(os.path.realpath(output))
+    return None if path.exists() and not path.is_file() else path
 
 
 def _check_output(path: Path) -> None:
@@ -276,9 +302,6 @@ def _check_output_space(path: Path, plan: PackPlan, store: BlobStore) -> None:
 
     What is still to be downloaded takes of the same space if the store is on the same disk.
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        return
     needed = int(plan.size * _SMALLEST_SHARE)
     share = plan.missing_size if same_disk(path.parent, store.root) else 0
     free = free_space(path.parent)

@@ -9,6 +9,7 @@ redoing verified work.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -21,10 +22,11 @@ from typing import BinaryIO, NamedTuple
 
 from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader, digest_of
 from bundler.direct_io import DirectWriter, write_all
-from bundler.errors import BundlerError, TargetError
+from bundler.errors import TargetError
 from bundler.folders import STAGING, Folders
 from bundler.layouts.placement import File
 from bundler.lock import take_lock
+from bundler.new_folder import remove_empty
 from bundler.permission import told
 from bundler.progress import Progress
 from bundler.sharing import LinkMode, clone, hard_link
@@ -36,6 +38,9 @@ _BLOBS = STAGING / "blobs"
 """Holds what is built by and by: what another run left, and what is shared with a cache."""
 _LARGE = 1 << 20
 """Bytes; smaller files are synced together at the end, which is quicker."""
+_OF_DISKS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+"""Why a link may fail to be made where links are possible; what else may be said where they are
+not, differs from one file system to the next."""
 
 
 def has_staging(root: Path) -> bool:
@@ -76,7 +81,6 @@ class Target:
         self.waited = False
         """Whether another process wrote here until now."""
         self._progress = progress
-        self._new_folders = [folder for folder in (root, *root.parents) if not folder.exists()]
         self._stack = ExitStack()
         self._places: dict[Digest, PurePosixPath] = {}
         """Where in the staging folder a blob that is wanted belongs."""
@@ -91,10 +95,13 @@ class Target:
 
         Waits as long as another process has the lock.
         """
-        with told(self.root, "--root"), self._stack:
-            self._folders = self._stack.enter_context(self._locked_folders())
-            self._take_over()
-            self.links = links_wanted() and self._probe_links()
+        with self._stack:
+            # What a disk lacks is told before there is more of it again.
+            with told(self.root, "--root"):
+                self._folders = self._stack.enter_context(self._locked_folders())
+                self._stack.push(self._clean_up)
+                self._take_over()
+                self.links = links_wanted() and self._probe_links()
             self._stack = self._stack.pop_all()
         return self
 
@@ -104,13 +111,18 @@ class Target:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    def _clean_up(self, kind: type[BaseException] | None, *_: object) -> None:
         # After an error everything is as before; an interrupted run is continued from what is here.
-        with self._stack:
-            if kind is None or issubclass(kind, BundlerError):
-                shutil.rmtree(self.root / STAGING, ignore_errors=True)
-                _remove_if_empty(self.root / STAGING.parent)
-                if kind is not None:
-                    _remove_if_empty(*self._new_folders)
+        if kind is not None and not issubclass(kind, Exception):
+            return
+        with suppress(OSError, TargetError):
+            if (self.root / STAGING).is_dir() and not (self.root / STAGING).is_symlink():
+                self._folders.remove_all(STAGING)
+            self._folders.remove_if_empty(STAGING.parent)
+        if kind is not None:
+            remove_empty(self._folders.made)
 
     def _locked_folders(self) -> Folders:
         """The folders below the root, which nobody else writes to as long as they are open."""
@@ -160,7 +172,9 @@ class Target:
         folder = self._folders.handle(_BLOBS)
         try:
             os.symlink("probe", "probe", dir_fd=folder)
-        except OSError:
+        except OSError as error:
+            if error.errno in _OF_DISKS:
+                raise
             return False
         os.unlink("probe", dir_fd=folder)
         return True
@@ -265,8 +279,7 @@ class Target:
             for file in work.files:
                 self._build_file(file)
             for link in work.links:
-                path = _TREE / link.path
-                os.symlink(link.text, path.name, dir_fd=self._folders.handle(path.parent))
+                self._folders.symlink(link.text, _TREE / link.path)
             for text in work.texts:
                 with self._folders.new_file(_TREE / text.path) as draft:
                     draft.write(text.content.encode())
@@ -300,7 +313,7 @@ class Target:
         if blob.digest in self._pointed:
             target = os.path.realpath(self._pointed[blob.digest][0])
             text = os.path.relpath(target, os.path.realpath(self.root / file.path.parent))
-            os.symlink(text, path.name, dir_fd=self._folders.handle(path.parent))
+            self._folders.symlink(text, path)
             return
         staged = self._staged[blob.digest]
         if staged.path == path:
@@ -308,6 +321,7 @@ class Target:
         if staged.path.parent == _BLOBS:
             self._folders.move_new(staged.path, path)
             self._staged[blob.digest] = _Staged(path, staged.mtime_ns)
+            self._unsynced.append(path)  # Whoever left it may have been killed before that.
         elif self._shared.get(blob.digest) is False:
             self._folders.link(staged.path, path)
         else:
@@ -361,9 +375,3 @@ class StagedFile:
 
     def abandon(self) -> None:
         os.close(self._file)
-
-
-def _remove_if_empty(*folders: Path) -> None:
-    for folder in folders:
-        with suppress(OSError):
-            os.rmdir(folder)

@@ -11,6 +11,7 @@ from bundler.digest import Blob
 from bundler.environment import Roots
 from bundler.layouts.placement import File, Link, Placement, Text
 from bundler.manifest import Snapshot
+from bundler.permission import told
 from bundler.place import Target
 from bundler.receipt import (
     InstalledFile,
@@ -58,7 +59,10 @@ class Provenance:
     def models(
         self, placed: Iterable[tuple[Snapshot, str, Placement]]
     ) -> tuple[InstalledModel, ...]:
-        """What is installed once all is published; `placed`: snapshot, root's name, placement."""
+        """What is installed once all is published; `placed`: snapshot, root's name, placement.
+
+        Raises TargetError if what stands there cannot be read.
+        """
         models: dict[Key, InstalledModel] = {}
         files: dict[Key, dict[Place, InstalledFile]] = {}
         pointers: dict[Key, tuple[dict[Place, InstalledPointer], ...]] = {}
@@ -67,15 +71,16 @@ class Provenance:
             if key not in models:
                 models[key] = _model(snapshot)
             links, texts = pointers.setdefault(key, ({}, {}))
-            if isinstance(placement, File):
-                for file in self._files(name, placement):
-                    files.setdefault(key, {}).setdefault(file.place, file)
-            elif isinstance(placement, Link):
-                link = self._link(name, placement)
-                links[link.place] = link
-            elif isinstance(placement, Text):
-                text = self._text(name, placement)
-                texts[text.place] = text
+            with told(self._roots.path(name), "--root"):
+                if isinstance(placement, File):
+                    for file in self._files(name, placement):
+                        files.setdefault(key, {}).setdefault(file.place, file)
+                elif isinstance(placement, Link):
+                    link = self._link(name, placement)
+                    links[link.place] = link
+                elif isinstance(placement, Text):
+                    text = self._text(name, placement)
+                    texts[text.place] = text
         return tuple(
             replace(
                 model,

@@ -17,9 +17,10 @@ from typing import Any
 from bundler.digest import Blob, Digest
 from bundler.disk import start_of
 from bundler.errors import TargetError
-from bundler.lock import drop_lock, take_lock
+from bundler.lock import drop_lock, is_still, take_lock
 from bundler.manifest import Snapshot
 from bundler.names import MAX_DEPTH, relative_path
+from bundler.new_folder import make_folder, remove_empty
 from bundler.permission import told
 from bundler.sharing import SHARED_FROM
 from bundler.spec import spec_of
@@ -64,6 +65,8 @@ class InstalledPointer:
     """What it says; None where others may say something in it too."""
     before: str | None = None
     """What it said before bundler came; None if it was not there."""
+    pending: bool = False
+    """It was still to be moved when this was noted: whoever was killed then may have done it."""
 
     @property
     def place(self) -> Place:
@@ -101,6 +104,11 @@ class InstalledModel:
     def spec(self) -> str:
         """The words that mean it."""
         return spec_of(self.source, self.name, self.revision)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it is not known of some ref or branch that it has been moved."""
+        return any(pointer.pending for pointer in (*self.links, *self.texts))
 
     @property
     def places(self) -> Iterator[Place]:
@@ -215,14 +223,19 @@ def drop_models(hf_home: Path, bundle: Digest, keys: set[Key]) -> None:
 
 
 def remove_empty_folder(hf_home: Path) -> None:
-    """Remove the folder of receipts if it has none, and what killed writes left in it."""
+    """Remove the folder of receipts if it has none, and what killed writes left in it.
+
+    One that another process is writing to is left alone.
+    """
     folder = _folder(hf_home)
     with suppress(OSError):
-        names = os.listdir(folder)
-        if all(name.endswith(".json.bundler-part") for name in names):
-            for name in names:
-                os.unlink(folder / name)
-            os.rmdir(folder)
+        if folder.exists():
+            with _locked(folder, wait=False):
+                names = os.listdir(folder)
+                if all(name.endswith(".json.bundler-part") for name in names):
+                    for name in names:
+                        os.unlink(folder / name)
+                    os.rmdir(folder)
         os.rmdir(folder.parent)
 
 
@@ -231,18 +244,38 @@ def _changed(hf_home: Path, bundle: Digest) -> Iterator[tuple[Path, Receipt | No
     """Where the receipt of `bundle` is, and what it is, while no other process changes any."""
     path = receipt_path(hf_home, bundle)
     with told(path.parent, "--root"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            take_lock(folder)
-            yield path, _read(path) if path.exists() else None
+            with _locked(path.parent, wait=True):
+                yield path, _read(path) if path.exists() else None
         except BlockingIOError:
             raise TargetError(
                 f"another bundler is writing to {path.parent}: wait until it is done"
             ) from None
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Make `folder`, and have its lock; after an error what was made is gone.
+
+    Raises BlockingIOError if another process has it, without `wait` or where nobody can wait.
+    """
+    while True:
+        made = make_folder(folder)
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # Removed, since there was nothing in it.
+        try:
+            take_lock(handle, wait=wait)
+            if is_still(handle, folder):
+                yield
+                return
+        except BaseException:
+            remove_empty(made)
+            raise
         finally:
-            drop_lock(folder)
-            os.close(folder)
+            drop_lock(handle)
+            os.close(handle)
 
 
 def _to_json(receipt: Receipt) -> str:
@@ -333,6 +366,7 @@ def _pointer(record: Any) -> InstalledPointer:
         relative_path(record["path"], _DEEPEST),
         _optional(record["text"]),
         _optional(record["before"]),
+        bool(record.get("pending")),
     )
 
 

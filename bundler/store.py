@@ -16,12 +16,13 @@ import os
 import re
 import shutil
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bundler.content import holds
 from bundler.digest import Blob, Digest, VerifiedReader, digest_of
 from bundler.errors import TargetError, amount
 from bundler.lock import take_lock
@@ -127,9 +128,9 @@ class BlobStore:
         self, identity: str, path: Path, blob: Blob, checksums: array[int] | None = None
     ) -> None:
         """Take in the file at `path`, which was verified to be `blob`."""
+        self._note(identity, blob, checksums)
         os.chmod(path, 0o444)
         os.replace(path, self._home(blob))
-        self._note(identity, blob, checksums)
 
     def adopt(
         self, identity: str, copy: Copy, blob: Blob, checksums: array[int] | None = None
@@ -140,6 +141,7 @@ class BlobStore:
         neither is possible, this process reads it where it is. Should it be changed later, whoever
         reads the blob sees that. Raises DamagedError if it was changed meanwhile.
         """
+        self._note(identity, blob, checksums)
         home = self._home(blob)
         draft = self.root / "partial" / _key(identity)
         with open(copy.path, "rb") as source, open(draft, "wb") as target:
@@ -155,7 +157,6 @@ class BlobStore:
             home.unlink(missing_ok=True)
             if not hard_link(copy.path, home):
                 self._lent[blob] = copy.path
-        self._note(identity, blob, checksums)
 
     def take(self, path: Path) -> Blob:
         """Take in a file that was made here, which is gone from `path` afterwards."""
@@ -170,6 +171,12 @@ class BlobStore:
         self._lent.pop(blob, None)
         self._checksums.pop(blob, None)
         self._home(blob).unlink(missing_ok=True)
+
+    def discard_damaged(self, blobs: Iterable[Blob], count: Callable[[int], None]) -> None:
+        """Drop all of `blobs` that are damaged; `count` gets the bytes read. Raises OSError."""
+        for blob in blobs:
+            if self.has(blob) and not holds(self.path(blob), blob, count):
+                self.discard(blob)
 
     def path(self, blob: Blob) -> Path:
         """Where a whole blob stands."""
@@ -202,6 +209,7 @@ class BlobStore:
         return self.root / "blobs" / "sha256" / blob.digest.hex
 
     def _note(self, identity: str, blob: Blob, checksums: array[int] | None) -> None:
+        """Note what a blob is known as: before it is here, or it might never be found."""
         if checksums is not None:
             self._checksums[blob] = checksums
         known = self.root / "known" / _key(identity)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bundler.errors import TargetError
-from bundler.lock import take_lock
+from bundler.lock import is_still, take_lock
+from bundler.new_folder import make_folder, remove_empty, sync_folder
 from bundler.permission import told
 
 
@@ -35,11 +36,7 @@ def whole_file(path: Path, *, wait: bool = False) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.filename in (draft, str(draft)):
             error.filename = str(path)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _remove_if_free(draft: Path) -> None:
@@ -49,7 +46,7 @@ def _remove_if_free(draft: Path) -> None:
         try:
             take_lock(handle)
             state = os.fstat(handle)
-            if stat.S_ISREG(state.st_mode) and os.path.samestat(state, draft.stat()):
+            if stat.S_ISREG(state.st_mode) and is_still(handle, draft):
                 os.unlink(draft)
         finally:
             os.close(handle)
@@ -67,11 +64,9 @@ def _held(draft: Path, wait: bool) -> Iterator[BinaryIO]:
                 raise TargetError(
                     f"another bundler is writing {draft}: wait until it is done"
                 ) from None
-            state = os.fstat(handle)
-            if not stat.S_ISREG(state.st_mode):
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise OSError(errno.EEXIST, "not a file", str(draft))
-            # Whoever held it may have renamed or removed it before this process had the lock.
-            if draft.exists() and os.path.samestat(state, draft.stat()):
+            if is_still(handle, draft):
                 os.ftruncate(handle, 0)
                 yield file
                 return
@@ -83,9 +78,13 @@ def write_text(path: Path, content: str, option: str) -> None:
     Raises TargetError, with `option` as the way to name another place.
     """
     with told(path.parent, option):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path, wait=True) as file:
-            with suppress(FileNotFoundError):
-                # Whoever could read what stood there can still.
-                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
-            file.write(os.fsencode(content))
+        made = make_folder(path.parent)
+        try:
+            with whole_file(path, wait=True) as file:
+                with suppress(FileNotFoundError):
+                    # Whoever could read what stood there can still.
+                    os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+                file.write(os.fsencode(content))
+        except BaseException:
+            remove_empty(made)
+            raise

@@ -36,7 +36,7 @@ from memory_source import MemorySource
 from test_frames import content_of, lines_of
 
 import bundler
-from bundler.archive import DamagedBlobError, Levels, open_bundle, write_bundle
+from bundler.archive import Levels, open_bundle, write_bundle
 from bundler.checksum import Checksums
 from bundler.digest import Blob, Digest
 from bundler.errors import DamagedError, FormatError, RequestError, TrustError
@@ -329,7 +329,7 @@ def test_a_large_blob_that_was_compared_a_moment_ago_is_not_written_changed(now:
     known = checksums.finish()
     wanted = Blob.of(SECOND_LARGE)
     contents = {Blob.of(FIRST_LARGE): FIRST_LARGE, wanted: now}
-    with pytest.raises(DamagedBlobError) as refused:
+    with pytest.raises(DamagedError):
         write_bundle(
             io.BytesIO(),
             manifest_for([SECOND_LARGE, FIRST_LARGE]),
@@ -337,7 +337,6 @@ def test_a_large_blob_that_was_compared_a_moment_ago_is_not_written_changed(now:
             lambda _: None,
             checksums=lambda blob: known if blob == wanted else None,
         )
-    assert refused.value.blob == wanted
 
 
 @given(st.lists(st.integers(0, 2 * PIECE_SIZE), max_size=4))

@@ -555,20 +555,39 @@ class TestDownloads:
         assert pack(hub, tmp_path, "acme/good", "acme/bad").code == 0
         assert [path for path in fetched(hub) if "good" in path] == []
 
-    def test_a_blob_that_changed_in_the_store_never_enters_a_bundle(
-        self, hub: LoopbackHub, tmp_path: Path
+    @pytest.fixture
+    def damaged(self, hub: LoopbackHub, tmp_path: Path) -> dict[str, dict[str, bytes]]:
+        """Models that were packed; of nothing in the store there is more than the size."""
+        models = {
+            "acme/adapter": {
+                "adapter_config.json": b'{"base_model_name_or_path": "acme/tiny"}',
+                "adapter_model.safetensors": b"adapter",
+            },
+            "acme/tiny": FILES,
+        }
+        for name, files in models.items():
+            hub.add(name, files)
+        assert pack(hub, tmp_path, "acme/adapter").code == 0
+        for blob in (tmp_path / ".cache/bundler/blobs/sha256").iterdir():
+            blob.chmod(stat.S_IRUSR | stat.S_IWUSR)
+            blob.write_bytes(bytes(blob.stat().st_size))
+        return models
+
+    def test_what_changed_in_the_store_is_fetched_anew(
+        self, damaged: dict[str, dict[str, bytes]], hub: LoopbackHub, tmp_path: Path
     ) -> None:
-        hub.add("acme/tiny", FILES)
-        assert pack(hub, tmp_path, "acme/tiny").code == 0
-        store = tmp_path / ".cache" / "bundler" / "blobs" / "sha256"
-        (blob,) = [p for p in store.iterdir() if p.stat().st_size == len(WEIGHTS)]
-        blob.chmod(stat.S_IRUSR | stat.S_IWUSR)
-        blob.write_bytes(WEIGHTS[::-1])
-        done = pack(hub, tmp_path, "acme/tiny", "-o", "second.tar.zst")
-        assert (done.code, done.err.count("\n")) == (4, 1)
-        assert not (tmp_path / "second.tar.zst").exists()
-        assert pack(hub, tmp_path, "acme/tiny", "-o", "second.tar.zst").code == 0
-        assert content(tmp_path / "second.tar.zst") == {"acme/tiny": FILES}
+        done = pack(hub, tmp_path, "acme/adapter", "-o", "second.tar.zst")
+        assert (done.code, done.err.count("had changed: they are brought anew")) == (0, 1)
+        assert content(tmp_path / "second.tar.zst") == damaged
+
+    def test_what_changed_in_the_store_ends_what_is_written_to_a_pipe(
+        self, damaged: dict[str, dict[str, bytes]], hub: LoopbackHub, tmp_path: Path
+    ) -> None:
+        done = pack(hub, tmp_path, "acme/adapter", "-o", "-")
+        assert (done.code, done.err.count("run the same command again")) == (4, 1)
+        done = pack(hub, tmp_path, "acme/adapter", "-o", "second.tar.zst")
+        assert (done.code, "had changed" in done.err) == (0, False)
+        assert content(tmp_path / "second.tar.zst") == damaged
 
     def test_a_store_in_use_is_told(self, hub: LoopbackHub, tmp_path: Path) -> None:
         from bundler.store import BlobStore
