@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
@@ -172,7 +171,7 @@ class Folders:
             self._changed = {
                 other for other in self._changed if path not in (other, *other.parents)
             }
-            shutil.rmtree(path.name, dir_fd=parent)
+            _remove_tree(path.name, parent)
             self._changed.add(path.parent)
         else:
             self.remove(path)
@@ -205,6 +204,22 @@ class Folders:
             for folder in self._changed:
                 os.fsync(self.handle(folder))
         self._changed.clear()
+
+
+def _remove_tree(name: str, above: int) -> None:
+    """Remove the folder of that name, below the one with the handle `above`, and all in it.
+
+    Whatever is moved about in it meanwhile, links are not followed. Raises OSError.
+    """
+    for _, folders, files, handle in os.fwalk(name, topdown=False, dir_fd=above):
+        for file in files:
+            os.unlink(file, dir_fd=handle)
+        for folder in folders:
+            try:
+                os.rmdir(folder, dir_fd=handle)
+            except NotADirectoryError:
+                os.unlink(folder, dir_fd=handle)  # A link to one.
+    os.rmdir(name, dir_fd=above)
 
 
 def _sync_disk(handle: int) -> bool:

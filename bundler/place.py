@@ -107,7 +107,8 @@ class Target:
         # After an error everything is as before; an interrupted run is continued from what is here.
         with self._stack:
             if kind is None or issubclass(kind, BundlerError):
-                shutil.rmtree(self.root / STAGING, ignore_errors=True)
+                with suppress(OSError, TargetError):
+                    self._folders.remove_all(STAGING)
                 _remove_if_empty(self.root / STAGING.parent)
                 if kind is not None:
                     _remove_if_empty(*self._new_folders)
