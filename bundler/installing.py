@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -355,16 +356,14 @@ def taking_space(
 ) -> list[File]:
     """The files to write below the root of that name that share their space with no others."""
     in_caches = _in_caches(work) if name == _PLAIN else {}
+    is_beside = cache(lambda other: same_disk(roots.path(name), roots.path(other)))
     return [
         file
         for file in work[name].files
         if not (
             file.blob.digest in in_caches
             and link_mode.shares(file.blob.size)
-            and (
-                link_mode is LinkMode.SYMLINK
-                or same_disk(roots.path(name), roots.path(in_caches[file.blob.digest][0]))
-            )
+            and (link_mode is LinkMode.SYMLINK or is_beside(in_caches[file.blob.digest][0]))
         )
     ]
 
