@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from bundler.archive import BundleReader
 from bundler.code import code_of, refuse_code
 from bundler.digest import Blob, Digest, VerifiedReader
 from bundler.environment import Roots
-from bundler.errors import DamagedError, FormatError, RequestError, TargetError
+from bundler.errors import DamagedError, FormatError, RequestError, TargetError, shown
 from bundler.folders import STAGING
 from bundler.history import settled, without_moves
 from bundler.layouts import layout_of
@@ -23,11 +24,19 @@ from bundler.layouts.flat import plain_forms
 from bundler.layouts.placement import File, Placement
 from bundler.manifest import Snapshot
 from bundler.members import Member
+from bundler.names import folders_above
 from bundler.permission import check_permission
 from bundler.place import StagedFile, Target, has_staging
 from bundler.progress import Progress
 from bundler.provenance import Provenance
-from bundler.receipt import Receipt, key_of, read_receipts, receipt_path, write_receipt
+from bundler.receipt import (
+    Receipt,
+    key_of,
+    read_receipts,
+    receipt_folder,
+    receipt_path,
+    write_receipt,
+)
 from bundler.sharing import SHARED_FROM, LinkMode
 from bundler.space import check_space, same_disk
 from bundler.survey import Survey, can_link, links_wanted, redirected, survey
@@ -36,6 +45,9 @@ _NEVER = -1
 """No file was changed at this time."""
 _HUB = "hub"
 """The name of the root in which a repository may be known by several names."""
+_ROOTS = ("hub", "torch", "datasets", "insightface", "checkpoints")
+_FREE = {"datasets", "insightface", "checkpoints"}
+"""The names of all roots, and of those below which a bundle says itself what is called how."""
 _PLAIN = "checkpoints"
 """The name of the root that may share what the others hold."""
 
@@ -268,6 +280,26 @@ def survey_all(
         known.add(name, found)
         work[name] = settled(found, roots.kept_as(name), bundle, known.receipts, keep_refs)
     return work
+
+
+def check_apart(work: Mapping[str, Survey], roots: Roots, env: Path | None) -> None:
+    """Raise FormatError if something would stand where another root, receipts or `env` do.
+
+    Where one root is inside another, what is kept below free names could pass for what is not.
+    """
+    own = [receipt_folder(roots.hf_home).parent, *map(roots.path, _ROOTS), *([env] if env else [])]
+    places = [Path(os.path.realpath(place)) for place in own]
+    for name in work.keys() & _FREE:
+        root = Path(os.path.realpath(roots.path(name)))
+        inner = {PurePosixPath(p.relative_to(root)) for p in places if root in p.parents}
+        above = folders_above(inner)
+        for placement in work[name].wanted if inner else ():
+            path = placement.path
+            if path in above or not inner.isdisjoint((path, *path.parents)):
+                raise FormatError(
+                    f"the bundle puts something at {shown(roots.path(name) / path)}, where "
+                    "something else is kept: unpack to places that are not inside each other"
+                )
 
 
 def stage(

@@ -154,13 +154,14 @@ def key_of(model: InstalledModel | Snapshot) -> Key:
 _FOLDER = PurePosixPath(".bundler/receipts")
 
 
-def _folder(hf_home: Path) -> Path:
+def receipt_folder(hf_home: Path) -> Path:
+    """Where receipts are kept."""
     return hf_home / _FOLDER
 
 
 def receipt_path(hf_home: Path, bundle: Digest) -> Path:
     """Where the receipt of `bundle` is kept."""
-    return _folder(hf_home) / f"{bundle.hex}.json"
+    return receipt_folder(hf_home) / f"{bundle.hex}.json"
 
 
 def read_receipts(hf_home: Path, *, all_of_them: bool = False) -> Iterator[Receipt]:
@@ -174,13 +175,13 @@ def read_receipts(hf_home: Path, *, all_of_them: bool = False) -> Iterator[Recei
             if folder is None:
                 return
             for name in sorted(os.listdir(folder)):
-                path = _folder(hf_home) / name
+                path = receipt_folder(hf_home) / name
                 receipt = _read(path, folder, all_of_them) if path.suffix == ".json" else None
                 # One that was copied to another name is not to count twice.
                 if receipt is not None and receipt.bundle.hex == path.stem:
                     yield receipt
     except OSError as error:
-        place = error.filename or _folder(hf_home)
+        place = error.filename or receipt_folder(hf_home)
         raise TargetError(
             f"cannot read {place}: {error.strerror}; whose it is can open it by chmod a+r"
         ) from None
@@ -195,7 +196,7 @@ def _opened(hf_home: Path) -> Iterator[int | None]:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with ExitStack() as stack:
         handle = None
-        for place in (_folder(hf_home).parent, _folder(hf_home)):
+        for place in (receipt_folder(hf_home).parent, receipt_folder(hf_home)):
             try:
                 handle = os.open(place if handle is None else place.name, flags, dir_fd=handle)
             except FileNotFoundError:
@@ -252,8 +253,8 @@ def remove_empty_folder(hf_home: Path) -> None:
         if all(name.endswith(".json.bundler-part") for name in names):
             for name in names:
                 os.unlink(name, dir_fd=folder)
-            os.rmdir(_folder(hf_home))
-        os.rmdir(_folder(hf_home).parent)
+            os.rmdir(receipt_folder(hf_home))
+        os.rmdir(receipt_folder(hf_home).parent)
 
 
 @contextmanager
