@@ -171,7 +171,8 @@ class Folders:
             self._changed = {
                 other for other in self._changed if path not in (other, *other.parents)
             }
-            _remove_tree(path.name, parent)
+            with not_too_deep(self.root / path):
+                _remove_tree(path.name, parent)
             self._changed.add(path.parent)
         else:
             self.remove(path)
@@ -204,6 +205,17 @@ class Folders:
             for folder in self._changed:
                 os.fsync(self.handle(folder))
         self._changed.clear()
+
+
+@contextmanager
+def not_too_deep(folder: Path) -> Iterator[None]:
+    """Turn the end of Python's patience with folders in folders into a TargetError."""
+    try:
+        yield
+    except RecursionError:
+        raise TargetError(
+            f"{folder} has folders in folders without end: remove it (rm -r)"
+        ) from None
 
 
 def _remove_tree(name: str, above: int) -> None:

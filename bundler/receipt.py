@@ -181,7 +181,7 @@ def read_receipts(hf_home: Path, *, all_of_them: bool = False) -> Iterator[Recei
                 if receipt is not None and receipt.bundle.hex == path.stem:
                     yield receipt
     except OSError as error:
-        place = error.filename or receipt_folder(hf_home)
+        place = receipt_folder(hf_home) / (error.filename or "")
         raise TargetError(
             f"cannot read {place}: {error.strerror}; whose it is can open it by chmod a+r"
         ) from None

@@ -118,7 +118,11 @@ def write_text(path: Path, content: str, option: str, folder: int | None = None)
                 state = os.stat(
                     path if folder is None else path.name, dir_fd=folder, follow_symlinks=False
                 )
-                # Whoever could read what stood there can still; who could write it need not.
+                # Whoever could read what stood there can still. Who could write to it may have
+                # put it there for that.
                 if stat.S_ISREG(state.st_mode):
-                    os.fchmod(file.fileno(), state.st_mode & 0o755 | 0o200)
+                    is_own = state.st_uid == os.geteuid()
+                    kept = state.st_mode & (0o775 if is_own else 0o444)
+                    usual = 0 if is_own else stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                    os.fchmod(file.fileno(), kept | usual)
             file.write(os.fsencode(content))

@@ -143,6 +143,42 @@ def test_what_is_kept_below_a_free_name_does_not_pass_for(what: str, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
+@pytest.mark.parametrize("name", [".locks/bundler/tree", ".LOCKS/bundler/removed", ".Locks"])
+@pytest.mark.parametrize("layout", ["flat", "hf-datasets"])
+def test_what_bundler_works_in_is_not_aimed_at(layout: str, name: str, tmp_path: Path) -> None:
+    fields = flat(name if layout == "flat" else "x", layout=layout)
+    path = bundle(tmp_path / "b", ({"x" if layout == "flat" else f"{name}/x": b"x"}, fields))
+    done = unpack(tmp_path, path, "--root", "r")
+    assert (done.code, done.err.count("\n")) == (5, 1), done.err
+    assert not (tmp_path / "r").exists()
+
+
+def code(name: str, revision: str, commit: str) -> dict[str, Any]:
+    return {**CODE, "name": name, "revision": revision, "commit_hash": commit}
+
+
+ONE_PLACE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "slashes become one letter": (code("a/b_c", "d", COMMIT), code("a_b/c", "d", COMMIT)),
+    "a branch called as a commit": (code("a/b", "b" * 40, COMMIT), code("a/b", "main", "b" * 40)),
+    "a folder and a file below": (flat("m"), flat("m/x/y")),
+    "two files of one name": (flat("m"), flat("m")),
+    "two addresses with one end": (checkpoint("a/x"), checkpoint("b/x")),
+    "a repository's own name and an alias": (
+        {"name": "a/b"},
+        {"name": "c/d", "aliases": ["a/b"], "commit_hash": "f" * 40},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ONE_PLACE)
+def test_two_models_that_aim_at_one_place_are_refused(what: str, tmp_path: Path) -> None:
+    first, second = ONE_PLACE[what]
+    path = bundle(tmp_path / "b", ({"x": b"1"}, first), ({"x": b"2"}, second))
+    done = unpack(tmp_path, path, "--root", "r")
+    assert (done.code, done.err.count("\n")) == (5, 1), done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
 def test_prepared_tables_do_not_pass_for_what_is_around_them(tmp_path: Path) -> None:
     tables = {**flat("org/data", layout="hf-datasets", source="dataset"), "kind": "dataset"}
     path = bundle(tmp_path / "b", ({"hub/models--a--b/refs/main": b"x"}, tables))

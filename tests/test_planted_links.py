@@ -6,6 +6,7 @@ What stands outside the roots stays as it is, and nothing is read there that bun
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def test_who_could_write_to_what_was_there_cannot_write_to_what_takes_its_place(
     for file in (receipt, env):
         file.chmod(0o666)
     assert run(*COMMANDS["unpack"], home=home).code == 0
-    assert [oct(file.stat().st_mode & 0o777) for file in (receipt, env)] == ["0o644"] * 2
+    assert [oct(file.stat().st_mode & 0o777) for file in (receipt, env)] == ["0o664"] * 2
 
 
 @pytest.mark.parametrize("target", ["mine", "nothing"])
@@ -191,3 +192,19 @@ def test_a_link_that_is_planted_meanwhile_leads_nowhere(
     assert ran.code in (0, 6), ran.err
     assert ran.err.count("\n") == (ran.code != 0)
     assert tree(outside) == before
+
+
+@pytest.mark.parametrize("folder", ["tree", "removed"])
+def test_folders_in_folders_without_end_are_told(folder: str, home: Path) -> None:
+    place = home / "r/huggingface/hub/.locks/bundler" / folder
+    place.mkdir(parents=True)
+    handle = os.open(place, os.O_RDONLY)
+    for _ in range(1_500):
+        os.mkdir("x", dir_fd=handle)
+        deeper = os.open("x", os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = deeper
+    os.close(handle)
+    ran = run(*COMMANDS["unpack"], home=home)
+    subprocess.run(["rm", "-r", place], check=True)  # Python, and so pytest, could not.
+    assert_refused(ran, ".locks/bundler")
