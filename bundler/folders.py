@@ -177,8 +177,8 @@ class Folders:
             self._changed = {
                 other for other in self._changed if path not in (other, *other.parents)
             }
-            _empty(path.name, parent)
-            os.rmdir(path.name, dir_fd=parent)
+            with not_too_deep(self.root / path):
+                _remove_tree(path.name, parent)
             self._changed.add(path.parent)
         else:
             self.remove(path)
@@ -214,16 +214,31 @@ class Folders:
         self._changed.clear()
 
 
-def _empty(name: str, parent: int) -> None:
-    """Remove all that is in the folder `name` of the folder with this handle."""
-    for _, folders, names, folder in os.fwalk(name, topdown=False, dir_fd=parent):
-        for below in names:
-            os.unlink(below, dir_fd=folder)
-        for below in folders:
-            if stat.S_ISLNK(os.stat(below, dir_fd=folder, follow_symlinks=False).st_mode):
-                os.unlink(below, dir_fd=folder)
-            else:
-                os.rmdir(below, dir_fd=folder)
+@contextmanager
+def not_too_deep(folder: Path) -> Iterator[None]:
+    """Turn the end of Python's patience with folders in folders into a TargetError."""
+    try:
+        yield
+    except RecursionError:
+        raise TargetError(
+            f"{folder} has folders in folders without end: remove it (rm -r)"
+        ) from None
+
+
+def _remove_tree(name: str, above: int) -> None:
+    """Remove the folder of that name, below the one with the handle `above`, and all in it.
+
+    Whatever is moved about in it meanwhile, links are not followed. Raises OSError.
+    """
+    for _, folders, files, handle in os.fwalk(name, topdown=False, dir_fd=above):
+        for file in files:
+            os.unlink(file, dir_fd=handle)
+        for folder in folders:
+            try:
+                os.rmdir(folder, dir_fd=handle)
+            except NotADirectoryError:
+                os.unlink(folder, dir_fd=handle)  # A link to one.
+    os.rmdir(name, dir_fd=above)
 
 
 def _sync_disk(handle: int) -> bool:

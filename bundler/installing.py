@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -14,7 +16,7 @@ from bundler.archive import BundleReader
 from bundler.code import code_of, refuse_code
 from bundler.digest import Blob, Digest, VerifiedReader
 from bundler.environment import Roots
-from bundler.errors import DamagedError, FormatError, RequestError, TargetError
+from bundler.errors import DamagedError, FormatError, RequestError, TargetError, shown
 from bundler.folders import STAGING
 from bundler.history import settled, with_moves
 from bundler.layouts import layout_of
@@ -22,11 +24,19 @@ from bundler.layouts.flat import plain_forms
 from bundler.layouts.placement import File, Placement
 from bundler.manifest import Snapshot
 from bundler.members import Member
+from bundler.names import folders_above
 from bundler.permission import check_permission
 from bundler.place import StagedFile, Target, has_staging
 from bundler.progress import Progress
 from bundler.provenance import Provenance
-from bundler.receipt import Receipt, key_of, read_receipts, receipt_path, write_receipt
+from bundler.receipt import (
+    Receipt,
+    key_of,
+    read_receipts,
+    receipt_folder,
+    receipt_path,
+    write_receipt,
+)
 from bundler.sharing import SHARED_FROM, LinkMode
 from bundler.space import check_space, same_disk
 from bundler.survey import Survey, can_link, links_wanted, redirected, survey
@@ -35,6 +45,9 @@ _NEVER = -1
 """No file was changed at this time."""
 _HUB = "hub"
 """The name of the root in which a repository may be known by several names."""
+_ROOTS = ("hub", "torch", "datasets", "insightface", "checkpoints")
+_FREE = {"datasets", "insightface", "checkpoints"}
+"""The names of all roots, and of those below which a bundle says itself what is called how."""
 _PLAIN = "checkpoints"
 """The name of the root that may share what the others hold."""
 
@@ -271,6 +284,26 @@ def survey_all(
     return work
 
 
+def check_apart(work: Mapping[str, Survey], roots: Roots, env: Path | None) -> None:
+    """Raise FormatError if something would stand where another root, receipts or `env` do.
+
+    Where one root is inside another, what is kept below free names could pass for what is not.
+    """
+    own = [receipt_folder(roots.hf_home).parent, *map(roots.path, _ROOTS), *([env] if env else [])]
+    places = [Path(os.path.realpath(place)) for place in own]
+    for name in work.keys() & _FREE:
+        root = Path(os.path.realpath(roots.path(name)))
+        inner = {PurePosixPath(p.relative_to(root)) for p in places if root in p.parents}
+        above = folders_above(inner)
+        for placement in work[name].wanted if inner else ():
+            path = placement.path
+            if path in above or not inner.isdisjoint((path, *path.parents)):
+                raise FormatError(
+                    f"the bundle puts something at {shown(roots.path(name) / path)}, where "
+                    "something else is kept: unpack to places that are not inside each other"
+                )
+
+
 def stage(
     reader: BundleReader,
     work: Mapping[str, Survey],
@@ -357,16 +390,14 @@ def taking_space(
 ) -> list[File]:
     """The files to write below the root of that name that share their space with no others."""
     in_caches = _in_caches(work) if name == _PLAIN else {}
+    is_beside = cache(lambda other: same_disk(roots.path(name), roots.path(other)))
     return [
         file
         for file in work[name].files
         if not (
             file.blob.digest in in_caches
             and link_mode.shares(file.blob.size)
-            and (
-                link_mode is LinkMode.SYMLINK
-                or same_disk(roots.path(name), roots.path(in_caches[file.blob.digest][0]))
-            )
+            and (link_mode is LinkMode.SYMLINK or is_beside(in_caches[file.blob.digest][0]))
         )
     ]
 

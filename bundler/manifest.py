@@ -22,7 +22,17 @@ MAX_MANIFEST_SIZE = 32 << 20
 """Bytes; a larger manifest is refused before it is read (about 120,000 files)."""
 MAX_MANIFEST_COMMAS = 1 << 20
 """A manifest with more is refused before it is parsed: values cost many times their text."""
+MAX_MANIFEST_BRACKETS = 1 << 20
+"""Opening ones of both kinds, counted with the commas: empty lists take thirty times their text."""
+MAX_SLASHES = 1 << 20
+"""Counted with the commas: paths have them, and each folder of a path takes memory."""
+MAX_FOLDERS = 1 << 17
+"""Of all paths, each snapshot's by themselves: on a disk each takes a block, and no size tells."""
+MAX_SNAPSHOTS = 1 << 13
+"""Each is looked for in a dozen places."""
 MAX_ALIASES = 16
+MAX_NAMED_FILES = 1 << 19
+"""Files, each counted for every name of its snapshot: without links all of them are written."""
 MAX_BLOB_SIZE = 2**53 - 1
 """Bytes; the largest integer that every JSON reader keeps exact."""
 _ETAG = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,199}")
@@ -154,10 +164,16 @@ class Manifest:
     @classmethod
     def from_bytes(cls, content: bytes) -> Manifest:
         """Read a manifest. Raises FormatError, naming the field, for anything that is not one."""
-        if content.count(b",") > MAX_MANIFEST_COMMAS:
+        if (
+            content.count(b",") > MAX_MANIFEST_COMMAS
+            or content.count(b"[") + content.count(b"{") > MAX_MANIFEST_BRACKETS
+        ):
             raise FormatError(
                 f"the manifest of this bundle has more than {MAX_MANIFEST_COMMAS:,} values"
             )
+        slashes = sum(map(content.count, (b"/", rb"\u002f", rb"\u002F")))
+        if slashes > MAX_SLASHES:
+            raise FormatError(f"the manifest of this bundle has more than {MAX_SLASHES:,} slashes")
         try:
             document = strict_json(content.decode())
         except (ValueError, RecursionError) as error:
@@ -171,10 +187,14 @@ class Manifest:
                     f"this bundle has format version {number}, and this bundler reads version "
                     f"{FORMAT_VERSION}: use a newer bundler"
                 )
-            snapshots = tuple(_snapshot(item) for item in _get(document, "snapshots", list))
+            records = _get(document, "snapshots", list)
+            if len(records) > MAX_SNAPSHOTS:
+                raise ValueError(f"more than {MAX_SNAPSHOTS:,} models")
+            snapshots = tuple(_snapshot(item) for item in records)
             if not snapshots:
                 raise ValueError("it names no models")
             manifest = cls(snapshots, version)
+            _check_extent(manifest, slashes)
             _check_blobs_agree(manifest)
         except ValueError as error:
             raise FormatError(f"the manifest of this bundle is refused: {error}") from None
@@ -276,6 +296,16 @@ def _check_paths_agree(files: tuple[FileEntry, ...]) -> None:
         raise ValueError("the same path twice")
     for folder in paths & folders_above(paths):
         raise ValueError(f"{shown(folder)} is both a file and a folder")
+
+
+def _check_extent(manifest: Manifest, slashes: int) -> None:
+    """What no size tells is within bounds: folders, and files that stand under several names."""
+    if slashes > MAX_FOLDERS:  # Else there cannot be too many.
+        folders = (len(folders_above(e.path for e in s.files)) for s in manifest.snapshots)
+        if sum(folders) > MAX_FOLDERS:
+            raise ValueError(f"more than {MAX_FOLDERS:,} folders")
+    if sum(len(s.files) * len(s.names) for s in manifest.snapshots) > MAX_NAMED_FILES:
+        raise ValueError(f"more than {MAX_NAMED_FILES:,} files, counted for every alias")
 
 
 def _check_blobs_agree(manifest: Manifest) -> None:

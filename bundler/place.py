@@ -23,7 +23,7 @@ from typing import BinaryIO, NamedTuple
 from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader, digest_of
 from bundler.direct_io import DirectWriter, write_all
 from bundler.errors import TargetError
-from bundler.folders import STAGING, Folders
+from bundler.folders import STAGING, Folders, not_too_deep
 from bundler.layouts.placement import File
 from bundler.lock import take_lock
 from bundler.new_folder import remove_empty
@@ -100,7 +100,8 @@ class Target:
             with told(self.root, "--root"):
                 self._folders = self._stack.enter_context(self._locked_folders())
                 self._stack.push(self._clean_up)
-                self._take_over()
+                with not_too_deep(self.root / STAGING):
+                    self._take_over()
                 self.links = links_wanted() and self._probe_links()
             self._stack = self._stack.pop_all()
         return self

@@ -9,7 +9,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,10 +17,11 @@ from typing import Any
 from bundler.digest import Blob, Digest
 from bundler.disk import start_of
 from bundler.errors import TargetError
+from bundler.folders import Folders
 from bundler.lock import drop_lock, is_still, take_lock
 from bundler.manifest import Snapshot
 from bundler.names import MAX_DEPTH, relative_path
-from bundler.new_folder import make_folder, remove_empty
+from bundler.new_folder import remove_empty
 from bundler.permission import told
 from bundler.sharing import SHARED_FROM
 from bundler.spec import spec_of
@@ -158,13 +159,17 @@ def key_of(model: InstalledModel | Snapshot) -> Key:
     )  # fmt: skip
 
 
-def _folder(hf_home: Path) -> Path:
-    return hf_home / ".bundler" / "receipts"
+_FOLDER = PurePosixPath(".bundler/receipts")
+
+
+def receipt_folder(hf_home: Path) -> Path:
+    """Where receipts are kept."""
+    return hf_home / _FOLDER
 
 
 def receipt_path(hf_home: Path, bundle: Digest) -> Path:
     """Where the receipt of `bundle` is kept."""
-    return _folder(hf_home) / f"{bundle.hex}.json"
+    return receipt_folder(hf_home) / f"{bundle.hex}.json"
 
 
 def read_receipts(hf_home: Path, *, all_of_them: bool = False) -> Iterator[Receipt]:
@@ -173,39 +178,65 @@ def read_receipts(hf_home: Path, *, all_of_them: bool = False) -> Iterator[Recei
     So does that of another user which this one may not read, but if `all_of_them` are needed.
     Raises TargetError.
     """
-    folder = _folder(hf_home)
     try:
-        for place in (hf_home, folder.parent, folder):
-            if place.exists() and not place.is_dir():
-                raise TargetError(f"{place} is a file where a folder belongs: move it away")
-        for path in sorted(folder.glob("*.json")):
-            receipt = _read(path, all_of_them)
-            # One that was copied to another name is not to count twice.
-            if receipt is not None and receipt.bundle.hex == path.stem:
-                yield receipt
+        with _opened(hf_home) as folder:
+            if folder is None:
+                return
+            for name in sorted(os.listdir(folder)):
+                path = receipt_folder(hf_home) / name
+                receipt = _read(path, folder, all_of_them) if path.suffix == ".json" else None
+                # One that was copied to another name is not to count twice.
+                if receipt is not None and receipt.bundle.hex == path.stem:
+                    yield receipt
     except OSError as error:
-        place = error.filename or folder
+        place = receipt_folder(hf_home) / (error.filename or "")
         raise TargetError(
             f"cannot read {place}: {error.strerror}; whose it is can open it by chmod a+r"
         ) from None
 
 
-def _read(path: Path, must_read: bool = True) -> Receipt | None:
+@contextmanager
+def _opened(hf_home: Path) -> Iterator[int | None]:
+    """A handle of the folder of receipts, to read it; None if there is none.
+
+    Raises OSError, and TargetError if a link or a file is in its place: a link may lead to anybody.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with ExitStack() as stack:
+        handle = None
+        for place in (receipt_folder(hf_home).parent, receipt_folder(hf_home)):
+            try:
+                handle = os.open(place if handle is None else place.name, flags, dir_fd=handle)
+            except FileNotFoundError:
+                handle = None
+                break
+            except NotADirectoryError:
+                blocked = place if os.path.lexists(place) else hf_home
+                raise TargetError(
+                    f"{blocked} is a link or a file where a folder belongs: move it away"
+                ) from None
+            stack.callback(os.close, handle)
+        yield handle
+
+
+def _read(path: Path, folder: int, must_read: bool = True) -> Receipt | None:
+    """The receipt at `path`, in the folder with this handle; a link is none."""
     try:
-        return _from_json(start_of(path, _LARGEST))
+        return _from_json(start_of(path, _LARGEST, folder))
     except PermissionError:
         if must_read:
             raise
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENXIO, errno.EISDIR):  # No file, whatever it is.
+        # No file, whatever it is.
+        if error.errno not in (errno.EINVAL, errno.ENXIO, errno.EISDIR, errno.ELOOP, errno.ENOENT):
             raise
     return None
 
 
 def write_receipt(hf_home: Path, receipt: Receipt) -> None:
     """Keep `receipt`, merged with an earlier one of the same bundle. Raises TargetError."""
-    with _changed(hf_home, receipt.bundle) as (path, earlier):
-        write_text(path, _to_json(receipt.merged(earlier)), "--root")
+    with _changed(hf_home, receipt.bundle) as (path, folder, earlier):
+        write_text(path, _to_json(receipt.merged(earlier)), "--root", folder)
 
 
 def drop_models(hf_home: Path, bundle: Digest, keys: set[Key]) -> None:
@@ -213,12 +244,13 @@ def drop_models(hf_home: Path, bundle: Digest, keys: set[Key]) -> None:
 
     Raises TargetError.
     """
-    with _changed(hf_home, bundle) as (path, receipt):
+    with _changed(hf_home, bundle) as (path, folder, receipt):
         left = tuple(m for m in receipt.models if key_of(m) not in keys) if receipt else ()
         if left:
-            write_text(path, _to_json(Receipt(bundle, left)), "--root")
+            write_text(path, _to_json(Receipt(bundle, left)), "--root", folder)
         else:
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(path.name, dir_fd=folder)
     remove_empty_folder(hf_home)
 
 
@@ -227,26 +259,28 @@ def remove_empty_folder(hf_home: Path) -> None:
 
     One that another process is writing to is left alone.
     """
-    folder = _folder(hf_home)
-    with suppress(OSError):
-        if folder.exists():
-            with _locked(folder, wait=False):
-                names = os.listdir(folder)
-                if all(name.endswith(".json.bundler-part") for name in names):
-                    for name in names:
-                        os.unlink(folder / name)
-                    os.rmdir(folder)
-        os.rmdir(folder.parent)
+    with suppress(OSError, TargetError), _opened(hf_home) as folder:
+        if folder is not None:
+            take_lock(folder)  # Given back when it is closed.
+            names = os.listdir(folder)
+            if all(name.endswith(".json.bundler-part") for name in names):
+                for name in names:
+                    os.unlink(name, dir_fd=folder)
+                os.rmdir(receipt_folder(hf_home))
+        os.rmdir(receipt_folder(hf_home).parent)
 
 
 @contextmanager
-def _changed(hf_home: Path, bundle: Digest) -> Iterator[tuple[Path, Receipt | None]]:
-    """Where the receipt of `bundle` is, and what it is, while no other process changes any."""
+def _changed(hf_home: Path, bundle: Digest) -> Iterator[tuple[Path, int, Receipt | None]]:
+    """Where the receipt of `bundle` is, a handle of its folder, and what it is.
+
+    No other process changes any meanwhile.
+    """
     path = receipt_path(hf_home, bundle)
     with told(path.parent, "--root"):
         try:
-            with _locked(path.parent, wait=True):
-                yield path, _read(path) if path.exists() else None
+            with _locked(hf_home) as folder:
+                yield path, folder, _read(path, folder)
         except BlockingIOError:
             raise TargetError(
                 f"another bundler is writing to {path.parent}: wait until it is done"
@@ -254,28 +288,28 @@ def _changed(hf_home: Path, bundle: Digest) -> Iterator[tuple[Path, Receipt | No
 
 
 @contextmanager
-def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
-    """Make `folder`, and have its lock; after an error what was made is gone.
+def _locked(hf_home: Path) -> Iterator[int]:
+    """A handle of the folder of receipts, with its lock; after an error what was made is gone.
 
-    Raises BlockingIOError if another process has it, without `wait` or where nobody can wait.
+    Raises BlockingIOError where another process has it, and nobody can wait.
     """
     while True:
-        made = make_folder(folder)
-        try:
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # Removed, since there was nothing in it.
-        try:
-            take_lock(handle, wait=wait)
-            if is_still(handle, folder):
-                yield
-                return
-        except BaseException:
-            remove_empty(made)
-            raise
-        finally:
-            drop_lock(handle)
-            os.close(handle)
+        with Folders(hf_home) as folders:
+            folder = os.dup(folders.handle(_FOLDER))
+            try:
+                take_lock(folder, wait=True)
+                # Whoever had the lock may have removed it, since there was nothing in it.
+                if is_still(folder, receipt_folder(hf_home)):
+                    folders.sync()
+                    yield folder
+                    return
+            except BaseException:
+                above = receipt_folder(hf_home)
+                remove_empty([above, above.parent, *folders.made])
+                raise
+            finally:
+                drop_lock(folder)
+                os.close(folder)
 
 
 def _to_json(receipt: Receipt) -> str:

@@ -186,7 +186,8 @@ def without_contradictions(placements: Iterable[Placement]) -> list[Placement]:
         if isinstance(placement, Sealed):
             sealed.append(placement)
             continue
-        if placement.path.parts[0] == STAGING.parts[0]:
+        # In any case of letters: some file systems take them for one.
+        if placement.path.parts[0].lower() == STAGING.parts[0]:
             raise FormatError(
                 f"the bundle puts something at {shown(placement.path)}, which is ours"
             )

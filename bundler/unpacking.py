@@ -17,6 +17,7 @@ from bundler.errors import Faults, FormatError, RequestError
 from bundler.installing import (
     How,
     Known,
+    check_apart,
     check_code,
     install,
     is_left,
@@ -144,6 +145,7 @@ def plan_unpack(
         check_sight(roots.hf_home, "--root")
         known = Known(roots, digests=digests)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress or Silent())
+        check_apart(work, roots, env_file)
         is_left(reader.digest, snapshots, work, roots, known)
         check_space({roots.path(n): taking_space(n, work, roots, link_mode) for n in work})
         reader.check_end()
@@ -202,6 +204,7 @@ def unpack(
         check_sight(roots.hf_home, "--root")
         known = Known(roots, digests=digests)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress)
+        check_apart(work, roots, env_file)
         if is_left(reader.digest, snapshots, work, roots, known):
             how = How(link_mode, code, jobs, keep_refs)
             work = install(reader, snapshots, placed, roots, known, how, progress)

@@ -15,6 +15,7 @@ from bundler.cli.options import (
     source,
     trust,
 )
+from bundler.cli.output import harmless_json
 from bundler.errors import DamagedError
 
 
@@ -27,7 +28,8 @@ def inspect(
 ) -> None:
     """Show what a bundle holds, and who signed it.
 
-    Reads only its beginning. --json prints the manifest, byte for byte: its sha256 is the id.
+    Reads only its beginning. --json prints the manifest, byte for byte (but to a terminal only what
+    does no harm there): its sha256 is the id.
     """
     from bundler import report
 
@@ -37,7 +39,9 @@ def inspect(
         trusted=trust(verify_keys, signature),
         signature=signature,
     )
-    if json_:
+    if json_ and sys.stdout.isatty():
+        print(harmless_json(inspection.manifest_bytes.decode()))
+    elif json_:
         sys.stdout.buffer.write(inspection.manifest_bytes)
     else:
         print(report.inspected(inspection))
