@@ -8,14 +8,15 @@ import stat
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from bundler.errors import TargetError
 from bundler.lock import drop_lock, is_still, take_lock
 from bundler.new_folder import make_folder
+from bundler.relative import RelativePath
 
-STAGING = PurePosixPath(".locks/bundler")
+STAGING = RelativePath(".locks/bundler")
 """Where bundler works below each root; scanners of a Hugging Face cache skip `.locks` alone."""
 _KEPT_OPEN = 64
 _MANY = 100
@@ -36,8 +37,8 @@ class Folders:
         self.made = make_folder(root)
         """What was missing of the root, and is there now: the root first."""
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._open: OrderedDict[PurePosixPath, int] = OrderedDict()
-        self._changed: set[PurePosixPath] = set()
+        self._open: OrderedDict[RelativePath, int] = OrderedDict()
+        self._changed: set[RelativePath] = set()
 
     def __enter__(self) -> Folders:
         return self
@@ -73,7 +74,7 @@ class Folders:
         """Whether `root` is still the folder that was opened, and not removed or replaced."""
         return is_still(self._root, self.root)
 
-    def handle(self, folder: PurePosixPath) -> int:
+    def handle(self, folder: RelativePath) -> int:
         """A handle of `folder`, made if missing; good until the next call.
 
         Raises TargetError if a link or a file is in the way, and OSError.
@@ -101,7 +102,7 @@ class Folders:
         self._open[folder] = handle
         return handle
 
-    def create(self, path: PurePosixPath) -> int:
+    def create(self, path: RelativePath) -> int:
         """A file at `path`, where nothing may be, opened for writing."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         file = os.open(path.name, flags, 0o666, dir_fd=self.handle(path.parent))
@@ -109,24 +110,24 @@ class Folders:
         return file
 
     @contextmanager
-    def new_file(self, path: PurePosixPath) -> Iterator[BinaryIO]:
+    def new_file(self, path: RelativePath) -> Iterator[BinaryIO]:
         """A file to write at `path`, where nothing may be; on disk when the block ends."""
         with open(self.create(path), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
 
-    def open(self, path: PurePosixPath) -> BinaryIO:
+    def open(self, path: RelativePath) -> BinaryIO:
         """The file at `path`, for reading."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         return open(os.open(path.name, flags, dir_fd=self.handle(path.parent)), "rb")
 
-    def symlink(self, text: str, path: PurePosixPath) -> None:
+    def symlink(self, text: str, path: RelativePath) -> None:
         """A link at `path`, where nothing may be, that says `text`."""
         os.symlink(text, path.name, dir_fd=self.handle(path.parent))
         self._changed.add(path.parent)
 
-    def link(self, source: PurePosixPath, target: PurePosixPath) -> None:
+    def link(self, source: RelativePath, target: RelativePath) -> None:
         """Give the file at `source` the further name `target`, where nothing may be."""
         origin = os.dup(self.handle(source.parent))
         try:
@@ -136,7 +137,7 @@ class Folders:
             os.close(origin)
         self._changed.add(target.parent)
 
-    def move_new(self, source: PurePosixPath, target: PurePosixPath) -> None:
+    def move_new(self, source: RelativePath, target: RelativePath) -> None:
         """Put the file at `source` where nothing may be."""
         try:
             self.link(source, target)
@@ -147,7 +148,7 @@ class Folders:
         else:
             self.remove(source)
 
-    def rename(self, source: PurePosixPath, target: PurePosixPath) -> None:
+    def rename(self, source: RelativePath, target: RelativePath) -> None:
         """Put what stands at `source` in the place of `target`, atomically."""
         # A duplicate, since opening the second folder may close the first handle.
         origin = os.dup(self.handle(source.parent))
@@ -159,17 +160,17 @@ class Folders:
         self._close(source)  # It is elsewhere now.
         self._changed.add(target.parent)
 
-    def remove(self, path: PurePosixPath) -> None:
+    def remove(self, path: RelativePath) -> None:
         """Remove the file at `path`."""
         os.unlink(path.name, dir_fd=self.handle(path.parent))
         self._changed.add(path.parent)
 
-    def take_out(self, folder: PurePosixPath, target: PurePosixPath) -> None:
+    def take_out(self, folder: RelativePath, target: RelativePath) -> None:
         """Let what stands at `folder` vanish, by one rename to `target`."""
         self.rename(folder, target)
         self._changed.add(folder.parent)
 
-    def remove_all(self, path: PurePosixPath) -> None:
+    def remove_all(self, path: RelativePath) -> None:
         """Remove what stands there; a folder with all that is in it."""
         parent = self.handle(path.parent)  # Refuses a link on the way.
         if stat.S_ISDIR(os.stat(path.name, dir_fd=parent, follow_symlinks=False).st_mode):
@@ -183,7 +184,7 @@ class Folders:
         else:
             self.remove(path)
 
-    def remove_if_empty(self, folder: PurePosixPath) -> None:
+    def remove_if_empty(self, folder: RelativePath) -> None:
         """Remove the folder if it is there, with nothing in it."""
         if not (self.root / folder).is_dir() or (self.root / folder).is_symlink():
             return
@@ -197,12 +198,12 @@ class Folders:
             self._changed.discard(folder)
             self._changed.add(folder.parent)
 
-    def _close(self, folder: PurePosixPath) -> None:
+    def _close(self, folder: RelativePath) -> None:
         """Close the handles of what is at `folder` and below."""
         for path in [path for path in self._open if folder in (path, *path.parents)]:
             os.close(self._open.pop(path))
 
-    def sync(self, files: Collection[PurePosixPath] = ()) -> None:
+    def sync(self, files: Collection[RelativePath] = ()) -> None:
         """Make every change so far outlast a loss of power, and `files`, content and names."""
         self._changed |= {path.parent for path in files}
         if len(files) + len(self._changed) < _MANY or not _sync_disk(self._root):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from bundler.archive import BundleReader
@@ -37,6 +37,7 @@ from bundler.receipt import (
     receipt_path,
     write_receipt,
 )
+from bundler.relative import RelativePath
 from bundler.sharing import SHARED_FROM, LinkMode
 from bundler.space import check_space, same_disk
 from bundler.survey import Survey, can_link, links_wanted, redirected, survey
@@ -186,7 +187,7 @@ class Known:
         """`digests`: receipts vouch for nothing, every byte is read again."""
         self._roots = roots
         self._digests = digests
-        self._files: dict[tuple[str, PurePosixPath], tuple[Blob, int]] = {}
+        self._files: dict[tuple[str, RelativePath], tuple[Blob, int]] = {}
         self._installed: dict[Digest, set[object]] = defaultdict(set)
         self.receipts = tuple(read_receipts(roots.hf_home))
         for receipt in self.receipts:
@@ -206,10 +207,10 @@ class Known:
         """What there is to do below the root of that name."""
         key = self._roots.kept_as(root)
 
-        def trusted(path: PurePosixPath, blob: Blob, mtime_ns: int) -> bool:
+        def trusted(path: RelativePath, blob: Blob, mtime_ns: int) -> bool:
             return self._files.get((key, path)) == (blob, mtime_ns)
 
-        def edited(path: PurePosixPath, blob: Blob) -> bool:
+        def edited(path: RelativePath, blob: Blob) -> bool:
             # Small files of plain folders are there to be edited; large ones break.
             installed, _ = self._files.get((key, path), (None, 0))
             return root == _PLAIN and blob.size < SHARED_FROM and installed == blob
@@ -293,7 +294,7 @@ def check_apart(work: Mapping[str, Survey], roots: Roots, env: Path | None) -> N
     places = [Path(os.path.realpath(place)) for place in own]
     for name in work.keys() & _FREE:
         root = Path(os.path.realpath(roots.path(name)))
-        inner = {PurePosixPath(p.relative_to(root)) for p in places if root in p.parents}
+        inner = {RelativePath(p.relative_to(root)) for p in places if root in p.parents}
         above = folders_above(inner)
         for placement in work[name].wanted if inner else ():
             path = placement.path

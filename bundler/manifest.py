@@ -9,13 +9,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from bundler.digest import SHA1, SHA256, Blob, Digest
 from bundler.documents import strict_json
 from bundler.errors import FormatError, shown
 from bundler.names import MAX_TEXT_LENGTH, UNPRINTABLE, folders_above, relative_path
+from bundler.relative import RelativePath
 
 FORMAT_VERSION = 1
 MAX_MANIFEST_SIZE = 32 << 20
@@ -44,7 +44,7 @@ T = TypeVar("T")
 class FileEntry:
     """One file of a snapshot. `etag` is upstream's own name of the content, if it has one."""
 
-    path: PurePosixPath
+    path: RelativePath
     blob: Blob
     etag: str | None = None
 

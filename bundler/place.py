@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
@@ -29,6 +29,7 @@ from bundler.lock import take_lock
 from bundler.new_folder import remove_empty
 from bundler.permission import told
 from bundler.progress import Progress
+from bundler.relative import RelativePath
 from bundler.sharing import LinkMode, clone, hard_link
 from bundler.survey import Survey, links_wanted
 
@@ -67,7 +68,7 @@ def has_staging(root: Path) -> bool:
 class _Staged(NamedTuple):
     """Where a blob is in the staging folder, and when it was changed, in nanoseconds."""
 
-    path: PurePosixPath
+    path: RelativePath
     mtime_ns: int
 
 
@@ -82,13 +83,13 @@ class Target:
         """Whether another process wrote here until now."""
         self._progress = progress
         self._stack = ExitStack()
-        self._places: dict[Digest, PurePosixPath] = {}
+        self._places: dict[Digest, RelativePath] = {}
         """Where in the staging folder a blob that is wanted belongs."""
         self._staged: dict[Digest, _Staged] = {}
         self._pointed: dict[Digest, tuple[Path, int]] = {}
         self._shared: dict[Digest, bool] = {}
         """Blobs that share their space with a cache; whether they are clones, not hard links."""
-        self._unsynced: list[PurePosixPath] = []
+        self._unsynced: list[RelativePath] = []
 
     def __enter__(self) -> Target:
         """Make the root, take the lock, see what an earlier run left. Raises TargetError.
@@ -298,9 +299,9 @@ class Target:
             for text in texts:
                 self._show([text])
 
-    def _tops(self, work: Survey) -> tuple[list[PurePosixPath], ...]:
+    def _tops(self, work: Survey) -> tuple[list[RelativePath], ...]:
         """What is to be moved from the staging folder, in order: new folders as a whole."""
-        moved: dict[PurePosixPath, None] = {}
+        moved: dict[RelativePath, None] = {}
         steps = []
         top_new = cache(self._top_new)  # Asked for each path, and the same for all in one folder.
         for placements in (work.files, work.links, work.texts):
@@ -332,14 +333,14 @@ class Target:
                 copy.flush()
                 os.utime(copy.fileno(), ns=(staged.mtime_ns, staged.mtime_ns))
 
-    def _top_new(self, folder: PurePosixPath) -> PurePosixPath | None:
+    def _top_new(self, folder: RelativePath) -> RelativePath | None:
         """The highest folder on the way to `folder`, itself included, that is not there yet."""
         for above in reversed((folder, *folder.parents)):
             if not os.path.lexists(self.root / above):
                 return above
         return None
 
-    def _show(self, paths: Iterable[PurePosixPath]) -> None:
+    def _show(self, paths: Iterable[RelativePath]) -> None:
         for path in paths:
             self._folders.rename(_TREE / path, path)
         self._folders.sync()

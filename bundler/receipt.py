@@ -10,8 +10,8 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from bundler.digest import Blob, Digest
@@ -23,6 +23,7 @@ from bundler.manifest import Snapshot
 from bundler.names import MAX_DEPTH, relative_path
 from bundler.new_folder import remove_empty
 from bundler.permission import told
+from bundler.relative import RelativePath
 from bundler.sharing import SHARED_FROM
 from bundler.spec import spec_of
 from bundler.whole_file import write_text
@@ -32,7 +33,7 @@ _LARGEST = 512 << 20
 """Bytes of a receipt that is read: about a million files."""
 _DEEPEST = 2 * MAX_DEPTH
 """Components of a path: a name, in the layout `flat`, and a path below it."""
-Place = tuple[str, PurePosixPath]
+Place = tuple[str, RelativePath]
 """A root, by what `Roots.kept_as` gives, and a path below it."""
 Key = tuple[str | None, ...]
 """What `key_of` gives."""
@@ -43,7 +44,7 @@ class InstalledFile:
     """One file that stands as the bundle says. `root` is what `Roots.kept_as` gives."""
 
     root: str
-    path: PurePosixPath
+    path: RelativePath
     blob: Blob
     mtime_ns: int
     """The file's time of change when it was known to hold the blob: another one means doubt."""
@@ -61,7 +62,7 @@ class InstalledPointer:
     """A link or a small text, by which files are found."""
 
     root: str
-    path: PurePosixPath
+    path: RelativePath
     text: str | None
     """What it says; None where others may say something in it too."""
     before: str | None = None
@@ -159,7 +160,7 @@ def key_of(model: InstalledModel | Snapshot) -> Key:
     )  # fmt: skip
 
 
-_FOLDER = PurePosixPath(".bundler/receipts")
+_FOLDER = RelativePath(".bundler/receipts")
 
 
 def receipt_folder(hf_home: Path) -> Path:
@@ -331,7 +332,7 @@ def _to_json(receipt: Receipt) -> str:
                 "files": [
                     {
                         "root": file.root,
-                        "path": str(file.path),
+                        "path": file.path,
                         "digest": str(file.blob.digest),
                         "size": file.blob.size,
                         "mtime_ns": file.mtime_ns,
@@ -339,13 +340,23 @@ def _to_json(receipt: Receipt) -> str:
                     }
                     for file in model.files
                 ],
-                "links": [asdict(link) | {"path": str(link.path)} for link in model.links],
-                "texts": [asdict(text) | {"path": str(text.path)} for text in model.texts],
+                "links": [_pointer_to_json(link) for link in model.links],
+                "texts": [_pointer_to_json(text) for text in model.texts],
             }
             for model in receipt.models
         ],
     }
     return json.dumps(document) + "\n"
+
+
+def _pointer_to_json(pointer: InstalledPointer) -> dict[str, str | bool | None]:
+    return {
+        "root": pointer.root,
+        "path": pointer.path,
+        "text": pointer.text,
+        "before": pointer.before,
+        "pending": pointer.pending,
+    }
 
 
 def _from_json(content: bytes) -> Receipt | None:

@@ -59,6 +59,7 @@ class BlobStore:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
+        self._blobs = self.root / "blobs" / "sha256"
         self._lent: dict[Blob, Path] = {}
         self._checksums: dict[Blob, array[int]] = {}
 
@@ -206,7 +207,7 @@ class BlobStore:
                     path.unlink()
 
     def _home(self, blob: Blob) -> Path:
-        return self.root / "blobs" / "sha256" / blob.digest.hex
+        return self._blobs / blob.digest.hex
 
     def _note(self, identity: str, blob: Blob, checksums: array[int] | None) -> None:
         """Note what a blob is known as: before it is here, or it might never be found."""

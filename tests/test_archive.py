@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -43,6 +43,7 @@ from bundler.errors import DamagedError, FormatError, RequestError, TrustError
 from bundler.extraction import Outlet
 from bundler.manifest import FileEntry, Manifest, Snapshot
 from bundler.members import LARGE, Member
+from bundler.relative import RelativePath
 from bundler.seek_table import PIECE_SIZE
 
 SMALL, EMPTY, LARGEST_SMALL = b"small", b"", b"s" * (LARGE - 1)
@@ -57,7 +58,7 @@ needs_zstd = pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd on
 
 def manifest_for(contents: Iterable[bytes]) -> Manifest:
     files = tuple(
-        FileEntry(PurePosixPath(f"file-{number}"), Blob.of(content))
+        FileEntry(RelativePath(f"file-{number}"), Blob.of(content))
         for number, content in enumerate(contents)
     )
     return Manifest.of(
@@ -368,7 +369,7 @@ def test_a_bundle_that_leaves_out_an_odd_file_can_be_read(odd: str, tmp_path: Pa
 
 def test_a_manifest_that_could_not_be_read_again_is_not_written() -> None:
     snapshot = Snapshot(
-        "hf", "org/model", "hf-cache", (FileEntry(PurePosixPath("a"), Blob.of(b""), '"quoted"'),)
+        "hf", "org/model", "hf-cache", (FileEntry(RelativePath("a"), Blob.of(b""), '"quoted"'),)
     )
     out = io.BytesIO()
     with pytest.raises(FormatError):
