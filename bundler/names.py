@@ -85,6 +85,8 @@ def unportable(paths: Iterable[str]) -> list[str]:
 
 def _in_capitals(path: str) -> str:
     """As those systems compare names: letter by letter, so that `ß` is not `ss`."""
+    if path.isascii():
+        return path.upper()
     return "".join(c.upper() if len(c.upper()) == 1 else c for c in path)
 
 

@@ -60,6 +60,7 @@ class BlobStore:
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
         self._blobs = self.root / "blobs" / "sha256"
+        self._known = self.root / "known"
         self._lent: dict[Blob, Path] = {}
         self._checksums: dict[Blob, array[int]] = {}
 
@@ -94,7 +95,8 @@ class BlobStore:
     def find(self, identity: str) -> Blob | None:
         """The blob that content of this upstream identity is, if it is here whole."""
         try:
-            digest, size = (self.root / "known" / _key(identity)).read_text("ascii").split()
+            with open(os.path.join(self._known, _key(identity)), "rb") as file:
+                digest, size = file.read().decode("ascii").split()
             blob = Blob(Digest.parse(digest), int(size))
         except (OSError, ValueError):
             return None
@@ -146,10 +148,11 @@ class BlobStore:
         home = self._home(blob)
         draft = self.root / "partial" / _key(identity)
         with open(copy.path, "rb") as source, open(draft, "wb") as target:
-            taken = clone(source, target)
-            if not taken and blob.size < SHARED_FROM:
+            taken = blob.size < SHARED_FROM
+            if taken:
                 target.write(VerifiedReader(source, blob, str(copy.path)).read())
-                taken = True
+            else:
+                taken = clone(source, target)
         if taken:
             os.chmod(draft, 0o444)
             os.replace(draft, home)
@@ -213,10 +216,10 @@ class BlobStore:
         """Note what a blob is known as: before it is here, or it might never be found."""
         if checksums is not None:
             self._checksums[blob] = checksums
-        known = self.root / "known" / _key(identity)
-        draft = known.with_suffix(".draft")
-        draft.write_text(f"{blob.digest} {blob.size}", "ascii")
-        os.replace(draft, known)
+        known = os.path.join(self._known, _key(identity))
+        with open(f"{known}.draft", "wb") as draft:
+            draft.write(b"%b %d" % (str(blob.digest).encode(), blob.size))
+        os.replace(draft.name, known)
 
 
 def _sizes(folder: Path) -> Iterator[int]:
