@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,14 +33,19 @@ from bundler.members import (
 )
 from bundler.parallel import Count
 from bundler.seek_table import FRAME_SIZE, SeekTable, read_seek_table
+from bundler.volume_files import find_volumes
+from bundler.volumes import Ask, Volumes
 
 PIECE_SIZE = 1 << 20
 """Bytes of content in the frames of a large blob. They compress as well as larger ones would, and
 what a processor works on stays in its cache."""
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_AT_A_TIME = 128 << 10
+"""Bytes read of volumes at the least."""
 
-BundleSource = Path | str | BinaryIO
-"""A path, or an open binary stream, which need not seek."""
+BundleSource = Path | str | Sequence[Path | str] | BinaryIO
+"""A path, several by which all volumes of a split bundle are found (`find_volumes`), or an open
+binary stream, which need not seek."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +167,23 @@ class BundleReader:
     `members` are all that follow the manifest, in the order of the file.
     """
 
-    def __init__(self, source: BinaryIO, expected: Digest | None = None) -> None:
-        """Read the manifest from `source`, no further.
+    def __init__(
+        self, source: BinaryIO, expected: Digest | None = None, volumes: Volumes | None = None
+    ) -> None:
+        """Read the manifest from `source`, which is the stream of `volumes` if any, no further.
 
         Raises FormatError if it is not a bundle, DamagedError if it is cut or altered, and
         TrustError if its id is not `expected`.
         """
         self._source = source
+        self._volumes = volumes
         self._streamed = StreamedFrames(_checked_start(source))
         content = self._read_manifest()
         self.digest = Digest.of(content)
         if expected is not None and self.digest != expected:
             raise TrustError(f"this is another bundle than the one named: its id is {self.digest}")
+        if volumes is not None:
+            volumes.check_id(self.digest)
         self.manifest = Manifest.from_bytes(content)
         self.manifest_bytes = content
         self.members = tuple(members(self.manifest, len(content)))
@@ -207,6 +218,10 @@ class BundleReader:
             position = self._source.tell()
             self._seek_table()
             self._source.seek(position)
+
+    def volume_faults(self) -> Mapping[str, DamagedError]:
+        """What is wrong with which volumes by themselves; nothing if the bundle is in one file."""
+        return {} if self._volumes is None else self._volumes.faults()
 
     def extract(
         self,
@@ -266,25 +281,47 @@ class BundleReader:
 
 
 @contextmanager
-def open_bundle(source: BundleSource, expected: Digest | None = None) -> Iterator[BundleReader]:
-    """A reader of the bundle at a path or of an open stream, which is not closed.
+def open_bundle(
+    source: BundleSource,
+    expected: Digest | None = None,
+    *,
+    ask: Ask | None = None,
+    hashed: bool = False,
+) -> Iterator[BundleReader]:
+    """A reader of the bundle at a path, in volumes, or of an open stream, which is not closed.
 
-    Raises RequestError if there is no such file, and as `BundleReader` does.
+    `ask`: somebody who can insert a stick with a volume that is missing; `hashed`: so that
+    `volume_faults` of the reader can tell, while others raise what they find before they start.
+
+    Raises RequestError if there is no such file, and as `find_volumes`, `Volumes` and
+    `BundleReader` do; of volumes, in place of what is wrong with the bundle, what is with a volume.
     """
     with ExitStack() as stack:
-        name = str(source) if isinstance(source, (str, Path)) else "the input"
-        if isinstance(source, (str, Path)):
-            try:
-                source = stack.enter_context(open(source, "rb"))
-            except IsADirectoryError:
-                raise RequestError(f"{name} is a folder: name the bundle in it") from None
-            except OSError as error:
-                raise RequestError(f"cannot open {name}: {error.strerror}") from None
+        name, volumes = "the input", None
+        if isinstance(source, (str, Path, Sequence)):
+            paths = [Path(source)] if isinstance(source, (str, Path)) else [*map(Path, source)]
+            name = ", ".join(map(str, paths))
+            files = find_volumes(paths)
+            if files is None:
+                try:
+                    source = stack.enter_context(open(paths[0], "rb"))
+                except OSError as error:
+                    raise RequestError(f"cannot open {name}: {error.strerror}") from None
+            else:
+                volumes = stack.enter_context(closing(Volumes(files, ask=ask, hashed=hashed)))
+                source = BufferedReader(volumes, _AT_A_TIME)
         try:
-            reader = BundleReader(source, expected)
-        except FormatError as error:
-            raise FormatError(f"{name}: {error}") from None
-        yield reader
+            if volumes is not None and not hashed:
+                volumes.check_sizes()
+            try:
+                reader = BundleReader(source, expected, volumes)
+            except FormatError as error:
+                raise FormatError(f"{name}: {error}") from None
+            yield reader
+        except (DamagedError, FormatError) as error:
+            if volumes is None:
+                raise
+            raise volumes.explained(error) from None
 
 
 def _checked_start(source: BinaryIO) -> Readable:

@@ -8,6 +8,7 @@ from bundler.archive import BundleSource, open_bundle
 from bundler.digest import Digest
 from bundler.errors import DamagedError
 from bundler.manifest import Manifest
+from bundler.volumes import Ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +27,16 @@ class Inspection:
         return sum(blob.size for blob in self.manifest.blobs())
 
 
-def inspect(bundle: BundleSource, *, digest: Digest | None = None) -> Inspection:
+def inspect(
+    bundle: BundleSource, *, digest: Digest | None = None, ask: Ask | None = None
+) -> Inspection:
     """Read the manifest of `bundle`, and of the rest only the seek table.
 
-    `digest` is the bundle's id, if known from elsewhere. Raises RequestError (no such file),
-    FormatError (no bundle), DamagedError (cut within the manifest), TrustError (another id).
+    `digest` is the bundle's id, if known from elsewhere; `ask` as in `unpack`. Raises RequestError
+    (no such file), UnavailableError (a volume is missing), FormatError (no bundle), DamagedError
+    (cut within the manifest, a volume of the wrong size), TrustError (another id).
     """
-    with open_bundle(bundle, digest) as reader:
+    with open_bundle(bundle, digest, ask=ask) as reader:
         fault = None
         try:
             reader.check_end()

@@ -25,6 +25,8 @@ from bundler.request import Wanted
 from bundler.selection import Selection
 from bundler.sources import SOURCES, Source
 from bundler.space import free_space, same_disk
+from bundler.split_size import SplitSize, check_count, check_split
+from bundler.splitting import Splitter, remove_volume_drafts, split_file
 from bundler.store import BlobStore, Usage
 from bundler.upstream import Upstream
 from bundler.whole_file import whole_file
@@ -42,6 +44,8 @@ class Packed:
     size: int
     digest: Digest
     manifest: Manifest
+    volumes: int = 0
+    """In how many it was split, named `path` and `.000`, `.001`, …; 0 if it is one file."""
     notes: tuple[str, ...] = ()
     """What did not go as planned, and is no error; one sentence each."""
 
@@ -51,6 +55,7 @@ class Packed:
             "path": None if self.path is None else str(self.path),
             "size": self.size,
             "bundle": str(self.digest),
+            "volumes": self.volumes,
             "notes": list(self.notes),
         }
 
@@ -122,6 +127,7 @@ def pack(
     closed: bool = True,
     locked: Manifest | None = None,
     code: bool = True,
+    split_size: SplitSize | None = None,
     level: int | None = None,
     jobs: int | None = None,
     sources: Sequence[Source] = SOURCES,
@@ -130,9 +136,11 @@ def pack(
 ) -> Packed:
     """Download the models that `specs` name and write them into one bundle at `output`.
 
-    `output`: a path, replaced only by a whole bundle, or a binary stream. `level`: of zstd, 1 to
-    19, by default `Levels()`. `jobs`: threads that hash and compress. `on_plan` is called once
-    everything is resolved, before anything is downloaded. The rest as in `plan_pack`.
+    `output`: a path, replaced only by a whole bundle, or a binary stream. `split_size`: write
+    volumes beside that path instead (`split_file`), of so many bytes, or "auto" if the file system
+    cannot hold the bundle in one file. `level`: of zstd, 1 to 19, by default `Levels()`. `jobs`:
+    threads that hash and compress. `on_plan` is called once everything is resolved, before anything
+    is downloaded. The rest as in `plan_pack`.
 
     Raises Faults or one of RequestError, UnavailableError, DamagedError (upstream sends other bytes
     than it promises), TrustError (`code`) and TargetError (output or store). What was downloaded is
@@ -140,7 +148,9 @@ def pack(
     """
     progress = progress or Silent()
     if isinstance(output, (str, Path)):
-        _check_output(Path(output))
+        _check_output(Path(output), split_size)
+    elif split_size is not None:
+        raise RequestError("a stream cannot be split: name a file")
     folder = _store(store)
     with upstream.open(progress.say) as (hub, web, caches):
         planner = Planner(hub, web, caches, sources, folder)
@@ -151,11 +161,12 @@ def pack(
             on_plan(plan)
         with folder as blobs:
             if isinstance(output, (str, Path)):
-                _check_output_space(Path(output), plan, blobs)
+                _check_output_space(Path(output), plan, blobs, split_size)
             manifest, notes = gather(plan, locked, blobs, progress, web.patience)
             if not code:
                 refuse_code(manifest.snapshots, lambda s: code_of(s, blobs.open))
-            return replace(_write(manifest, blobs, output, level, jobs, progress), notes=notes)
+            done = _write(manifest, blobs, output, split_size, level, jobs, progress)
+            return replace(done, notes=notes)
 
 
 def _plan(
@@ -185,6 +196,7 @@ def _write(
     manifest: Manifest,
     store: BlobStore,
     output: Path | str | BinaryIO,
+    split_size: SplitSize | None,
     level: int | None,
     jobs: int | None,
     progress: Progress,
@@ -198,7 +210,10 @@ def _write(
 
     path = Path(output) if isinstance(output, (str, Path)) else None
     total = sum(blob.size for blob in manifest.blobs())
-    with _opened(output) as file, progress.start("writing the bundle", total) as meter:
+    with (
+        _opened(output, split_size, manifest) as file,
+        progress.start("writing the bundle", total) as meter,
+    ):
         try:
             written = write_bundle(file, manifest, open_blob, meter.add, levels=levels, jobs=jobs)
         except DamagedError:
@@ -207,12 +222,15 @@ def _write(
                 f"a file in the store {store.root} had changed; it was dropped: "
                 "run the same command again"
             ) from None
-    return Packed(path, written.size, written.digest, manifest)
+    volumes = len(file.written) if isinstance(file, Splitter) and not file.is_whole else 0
+    return Packed(path, written.size, written.digest, manifest, volumes)
 
 
 @contextmanager
-def _opened(output: Path | str | BinaryIO) -> Iterator[Output]:
-    """`output` for writing; at a path, a whole file appears at the end, or nothing."""
+def _opened(
+    output: Path | str | BinaryIO, split_size: SplitSize | None, manifest: Manifest
+) -> Iterator[Output]:
+    """`output` for writing; at a path, a whole bundle appears at the end, or nothing."""
     with ExitStack() as stack:
         if not isinstance(output, (str, Path)):
             stack.enter_context(told(Path("the output"), "--output"))
@@ -224,14 +242,18 @@ def _opened(output: Path | str | BinaryIO) -> Iterator[Output]:
         stack.enter_context(told(path, "--output"))
         if path.exists() and not path.is_file():
             yield stack.enter_context(open(path, "wb"))  # A pipe or a device: nothing to replace.
+        elif split_size is not None:
+            bundle = Digest.of(manifest.to_bytes())
+            yield stack.enter_context(split_file(path, split_size, bundle))
         else:
             with whole_file(path) as file:
+                remove_volume_drafts(path)
                 direct = DirectWriter(file.fileno())
                 yield direct
                 direct.finish()
 
 
-def _check_output(path: Path) -> None:
+def _check_output(path: Path, split_size: SplitSize | None) -> None:
     """Refuse, before anything is downloaded, an output that cannot be written."""
     if path.is_dir():
         raise TargetError(f"{path} is a folder: name a file, such as {path / 'bundle.tar.zst'}")
@@ -239,9 +261,14 @@ def _check_output(path: Path) -> None:
         raise TargetError(f"the folder {path.parent} does not exist: make it, or change --output")
     if not os.access(path.parent, os.W_OK):
         raise TargetError(f"not allowed to write to {path.parent}: change --output")
+    if split_size is not None:
+        with told(path, "--output"):
+            check_split(Path(os.path.realpath(path)), split_size)
 
 
-def _check_output_space(path: Path, plan: PackPlan, store: BlobStore) -> None:
+def _check_output_space(
+    path: Path, plan: PackPlan, store: BlobStore, split_size: SplitSize | None
+) -> None:
     """Refuse, before anything is downloaded, an output that is sure not to fit. Raises TargetError.
 
     What is still to be downloaded takes of the same space if the store is on the same disk.
@@ -250,6 +277,8 @@ def _check_output_space(path: Path, plan: PackPlan, store: BlobStore) -> None:
     if path.exists() and not path.is_file():
         return
     needed = int(plan.size * _SMALLEST_SHARE)
+    if split_size is not None:
+        check_count(needed, split_size)
     share = plan.missing_size if same_disk(path.parent, store.root) else 0
     free = free_space(path.parent)
     if needed + share > free:

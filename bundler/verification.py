@@ -12,11 +12,12 @@ from bundler.digest import Digest
 from bundler.errors import DamagedError
 from bundler.members import Member
 from bundler.progress import Progress, Silent
+from bundler.volumes import Ask
 
 
 @dataclass(frozen=True, slots=True)
 class BadMember:
-    """One bad member of a bundle, and the files of models that it is."""
+    """One bad member of a bundle, and the files of models that it is; or one bad volume."""
 
     member: str
     message: str
@@ -31,6 +32,9 @@ class Verification:
     checked: int
     size: int
     faults: tuple[BadMember, ...]
+    bad_volumes: tuple[str, ...] = ()
+    """The file names of volumes that are among the faults: with other copies of these it is right,
+    as far as can be told."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
@@ -42,6 +46,7 @@ class Verification:
                 {"member": fault.member, "message": fault.message, "files": list(fault.files)}
                 for fault in self.faults
             ],
+            "bad_volumes": list(self.bad_volumes),
         }
 
 
@@ -50,14 +55,15 @@ def verify(
     *,
     digest: Digest | None = None,
     jobs: int | None = None,
+    ask: Ask | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Read all of `bundle` and compare every blob with its digest; faults are collected.
+    """Read all of `bundle` and compare every blob, and every volume, with its digest.
 
-    `digest` is the bundle's id, if known from elsewhere. Raises as `BundleReader` does if not even
-    the manifest can be read.
+    Faults are collected. `digest` is the bundle's id, if known from elsewhere; `ask` as in
+    `unpack`. Raises as `open_bundle` does if not even the manifest can be read.
     """
-    with open_bundle(bundle, digest) as reader:
+    with open_bundle(bundle, digest, ask=ask, hashed=True) as reader:
         files: dict[Digest, list[str]] = defaultdict(list)
         for snapshot in reader.manifest.snapshots:
             for entry in snapshot.files:
@@ -80,8 +86,11 @@ def verify(
                     faults.append(BadMember("the bundle as a whole", str(error)))
         right = [member.blob for member in reader.members if member.start not in faulty.members]
         size = sum(blob.size for blob in right)
+        volumes = reader.volume_faults()
+        if volumes:
+            faults = [BadMember(name, str(error)) for name, error in volumes.items()]
         faults += faulty.members.values()
-        return Verification(reader.digest, len(right), size, tuple(faults))
+        return Verification(reader.digest, len(right), size, tuple(faults), tuple(volumes))
 
 
 class _Faulty:

@@ -23,23 +23,43 @@ def whole_file(path: Path, *, wait: bool = False) -> Iterator[BinaryIO]:
     If another process writes the same file: waits for it, or raises TargetError without `wait`.
     Raises OSError, which names `path`.
     """
-    draft = path.with_name(f".{path.name}.bundler-part")
+    with held_draft(path, wait=wait) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        os.replace(draft_of(path), path)
+    sync_folder(path.parent)
+
+
+def draft_of(path: Path) -> Path:
+    """What a file that is to be at `path` is called as long as it is not whole."""
+    return path.with_name(f".{path.name}.bundler-part")
+
+
+@contextmanager
+def held_draft(path: Path, *, wait: bool = False) -> Iterator[BinaryIO]:
+    """The draft of a file, to write and then to rename; one that raises an error is removed.
+
+    Raises as `whole_file` does.
+    """
+    draft = draft_of(path)
     try:
         with _held(draft, wait) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(draft, path)
     except BaseException as error:
         _remove_if_free(draft)
         if isinstance(error, OSError) and error.filename in (draft, str(draft)):
             error.filename = str(path)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in `folder` are on disk. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def _remove_if_free(draft: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import bundler
+from bundler.cli.asking import asker
 from bundler.cli.options import Bundle, ExpectedDigest, Json, parsed_digest, source
 from bundler.errors import DamagedError
 
@@ -16,10 +17,10 @@ def inspect(bundle_: Bundle, digest: ExpectedDigest = None, json_: Json = False)
     """
     from bundler import report
 
-    inspection = bundler.inspect(source(bundle_), digest=parsed_digest(digest))
+    inspection = bundler.inspect(source(bundle_), digest=parsed_digest(digest), ask=asker())
     if json_:
         sys.stdout.buffer.write(inspection.manifest_bytes)
     else:
         print(report.inspected(inspection))
     if inspection.fault:
-        raise DamagedError(f"{bundle_}: {inspection.fault}")
+        raise DamagedError(f"{', '.join(bundle_)}: {inspection.fault}")
