@@ -182,8 +182,6 @@ class BundleReader:
         self.digest = Digest.of(content)
         if expected is not None and self.digest != expected:
             raise TrustError(f"this is another bundle than the one named: its id is {self.digest}")
-        if volumes is not None:
-            volumes.check_id(self.digest)
         self.manifest = Manifest.from_bytes(content)
         self.manifest_bytes = content
         self.members = tuple(members(self.manifest, len(content)))
@@ -297,7 +295,7 @@ def open_bundle(
     `BundleReader` do; of volumes, in place of what is wrong with the bundle, what is with a volume.
     """
     with ExitStack() as stack:
-        name, volumes = "the input", None
+        name, files, volumes = "the input", None, None
         if isinstance(source, (str, Path, Sequence)):
             paths = [Path(source)] if isinstance(source, (str, Path)) else [*map(Path, source)]
             name = ", ".join(map(str, paths))
@@ -310,18 +308,26 @@ def open_bundle(
             else:
                 volumes = stack.enter_context(closing(Volumes(files, ask=ask, hashed=hashed)))
                 source = BufferedReader(volumes, _AT_A_TIME)
-        try:
+        with _explained(volumes):
             if volumes is not None and not hashed:
                 volumes.check_sizes()
             try:
                 reader = BundleReader(source, expected, volumes)
             except FormatError as error:
                 raise FormatError(f"{name}: {error}") from None
+        if files is not None:
+            files.check_id(reader.digest)
+        with _explained(volumes):
             yield reader
-        except (DamagedError, FormatError) as error:
-            if volumes is None:
-                raise
-            raise volumes.explained(error) from None
+
+
+@contextmanager
+def _explained(volumes: Volumes | None) -> Iterator[None]:
+    """Tell what is wrong with a volume, in place of what that does to the bundle."""
+    try:
+        yield
+    except (DamagedError, FormatError) as error:
+        raise (volumes.explained(error) if volumes is not None else error) from None
 
 
 def _checked_start(source: BinaryIO) -> Readable:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from bundler.errors import RequestError, amount
+from bundler.errors import RequestError, amount, shown
 from bundler.volume_list import MAX_VOLUMES, is_plain_name
 from bundler.whole_file import draft_of, held_draft
 
@@ -43,8 +43,8 @@ def check_split(path: Path, size: SplitSize) -> None:
         raise RequestError(f"{path} is no file, and cannot be split: leave --split-size away")
     if not is_plain_name(path.name):
         raise RequestError(
-            f"a list of volumes cannot have the name {path.name}: name a file without backslash "
-            "and control characters, of at most 250 bytes"
+            f"a list of volumes cannot have the name {shown(path.name)}: name one without "
+            "backslash and control characters, of at most 250 bytes"
         )
     if size == "auto":
         return

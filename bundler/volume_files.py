@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bundler.digest import Digest
 from bundler.disk import entries, start_of
 from bundler.errors import DamagedError, FormatError, RequestError
 from bundler.volume_list import (
@@ -56,6 +57,14 @@ class VolumeFiles:
                 )
             self._equal.add((found[0], other))
         return found[0] if found else None
+
+    def check_id(self, found: Digest) -> None:
+        """Raise FormatError if the list is of another bundle than `found`, by the manifest."""
+        if self.list is not None and self.list.bundle != found:
+            raise FormatError(
+                f"{self.words([0])} is of another bundle than the list of volumes: "
+                f"{str(found)[:15]}…, not {str(self.list.bundle)[:15]}…"
+            )
 
     def words(self, numbers: Sequence[int]) -> str:
         """These volumes, as a user knows them."""

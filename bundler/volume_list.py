@@ -22,8 +22,9 @@ MAX_LIST_SIZE = 1 << 20
 LIST_SUFFIX = ".volumes"
 _NUMBERED = re.compile(r"(?P<base>.+)\.(?P<number>[0-9]{3})", re.DOTALL)
 _START = struct.Struct("<II")
-MAGIC = struct.pack("<I", 0x184D2A53)
-"""One of sixteen by which zstd knows what it is to skip."""
+_MAGIC = struct.pack("<I", 0x184D2A53)
+"""One of sixteen by which zstd knows what it is to skip; in no text, since it has a control
+character."""
 _HEAD = re.compile(rb"\n# bundler volumes 1\n# bundle (sha256:[0-9a-f]{64})\n")
 _LINE = re.compile(rb"# size ([1-9][0-9]{0,15})\n([0-9a-f]{64})  ([^/\\\x00-\x1f\x7f]{1,255})\n")
 
@@ -53,7 +54,7 @@ class VolumeList:
             name = volume_name(base, number)
             lines.append(f"# size {volume.size}\n{volume.digest.hex}  {name}\n")
         text = os.fsencode("".join(lines))
-        return MAGIC + struct.pack("<I", len(text)) + text
+        return _MAGIC + struct.pack("<I", len(text)) + text
 
     @classmethod
     def from_bytes(cls, content: bytes) -> VolumeList:
@@ -64,7 +65,7 @@ class VolumeList:
         if len(content) > MAX_LIST_SIZE:
             raise FormatError("is too long for a list of volumes")
         head = _HEAD.match(content, _START.size)
-        if head is None or content[: _START.size] != MAGIC + struct.pack(
+        if head is None or content[: _START.size] != _MAGIC + struct.pack(
             "<I", len(content) - _START.size
         ):
             raise FormatError("is not a list of volumes, or not all of one: copy it again")
@@ -80,6 +81,16 @@ class VolumeList:
         if not volumes:
             raise FormatError("lists no volumes: copy it again")
         return cls(Digest.parse(head[1].decode()), tuple(volumes))
+
+
+def size_of_list_at_end(tail: bytes) -> int:
+    """How many of the last bytes of a file, of which `tail` is the end, are a list; 0 for none."""
+    start = tail.rfind(_MAGIC)
+    try:
+        VolumeList.from_bytes(tail[max(start, 0) :])
+    except FormatError:
+        return 0
+    return len(tail) - start
 
 
 def is_plain_name(name: str) -> bool:

@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from bundler.digest import COPY_SIZE, Digest, digest_of
-from bundler.errors import BundlerError, DamagedError, FormatError, RequestError, UnavailableError
+from bundler.errors import BundlerError, DamagedError, RequestError, UnavailableError
 from bundler.volume_files import VolumeFiles
 from bundler.volume_list import volume_name
 
@@ -104,27 +104,23 @@ class Volumes(io.RawIOBase):
             if number < len(self._listed) and (fault := self._wrong_size(number)):
                 raise fault
 
-    def check_id(self, found: Digest) -> None:
-        """Raise FormatError if the list is of another bundle than `found`, by the manifest."""
-        if self._files.list is not None and self._files.list.bundle != found:
-            raise FormatError(
-                f"{self._files.words([0])} is of another bundle than the list of volumes: "
-                f"{str(found)[:15]}…, not {str(self._files.list.bundle)[:15]}…"
-            )
-
     def faults(self) -> dict[str, DamagedError]:
         """What is wrong with which volumes by themselves; reads of all what was not read yet."""
         faults = {n: self._fault(n) for n in range(len(self._listed))}
         return {volume_name(self._files.base, n): fault for n, fault in faults.items() if fault}
 
     def explained(self, error: BundlerError) -> BundlerError:
-        """`error`, or what is wrong with the volumes that were read last."""
+        """`error`, or what is wrong with those of the volumes read last that are still here."""
         if not self._listed:
             return error
         self._hashes = self._hashes or [hashlib.sha256() for _ in self._listed]
-        read = range(self._number + 1)
-        last = (n for n in read if self._offsets[n + 1] > self._position - _READ_AHEAD)
-        return next(filter(None, map(self._fault, last)), error)
+        start = self._position - _READ_AHEAD
+        last = [n for n in range(self._number + 1) if self._offsets[n + 1] > start]
+        try:
+            self._files.look_again()
+            return next(filter(None, map(self._fault, filter(self._files.path, last))), error)
+        except BundlerError as another:
+            return another
 
     def _fault(self, number: int) -> DamagedError | None:
         words, size = self._files.words([number]), self._sizes[number]
@@ -144,8 +140,8 @@ class Volumes(io.RawIOBase):
         found = Digest(self._hashes[number].hexdigest())
         if found == self._listed[number].digest:
             return None
-        damaged = DamagedError(f"{words} is damaged: copy only that one again")
-        return self._mixed_up(number, found) or damaged
+        mixed_up = self._mixed_up(number, found)
+        return mixed_up or DamagedError(f"{words} is damaged: copy only that one again")
 
     def _wrong_size(self, number: int) -> DamagedError | None:
         size, listed = self._size(number), self._sizes[number]
@@ -157,11 +153,9 @@ class Volumes(io.RawIOBase):
             with suppress(OSError):
                 if mixed_up := self._mixed_up(number, digest_of(file, lambda _: None)):
                     return mixed_up
+        is_wrong = f"ends after {size:,} of" if size < listed else f"has {size:,} and not"
         words = self._files.words([number])
-        said = f"{words} has {size:,} bytes, not {listed:,}"
-        if size < listed:
-            said = f"{words} ends after {size:,} of {listed:,} bytes"
-        return DamagedError(f"{said}: copy only that one again")
+        return DamagedError(f"{words} {is_wrong} {listed:,} bytes: copy only that one again")
 
     def _mixed_up(self, number: int, found: Digest) -> DamagedError | None:
         for other, volume in enumerate(self._listed):
@@ -173,10 +167,8 @@ class Volumes(io.RawIOBase):
         return None
 
     def _missing(self, numbers: list[int]) -> UnavailableError:
-        are = "are" if len(numbers) > 1 else "is"
-        return UnavailableError(
-            f"{self._files.words(numbers)} {are} missing: name the folders of all volumes"
-        )
+        missing = f"{self._files.words(numbers)} {'are' if len(numbers) > 1 else 'is'} missing"
+        return UnavailableError(f"{missing}: name the folders of all volumes")
 
     def _size(self, number: int) -> int:
         """Of the file of a volume that is here, or was."""
