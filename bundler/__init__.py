@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from bundler.inspection import Inspection, inspect
     from bundler.inventory import Inventory, installed
+    from bundler.keys import KeyPair, PrivateKey, PublicKey, write_key_pair
     from bundler.loading import Loaded, Trial, load_models
     from bundler.manifest import Manifest
     from bundler.packing import Packed, pack, plan_pack
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from bundler.selection import Selection
     from bundler.sharing import LinkMode
     from bundler.shells import EnvFormat
+    from bundler.trust import Trust
     from bundler.unpacking import Unpacked, plan_unpack, unpack
     from bundler.upstream import Upstream
     from bundler.verification import Verification, verify
@@ -56,17 +58,21 @@ _HOMES = {
     "Inspection": "inspection",
     "InstalledVerification": "audit",
     "Inventory": "inventory",
+    "KeyPair": "keys",
     "LinkMode": "sharing",
     "Loaded": "loading",
     "Manifest": "manifest",
     "PackPlan": "planning",
     "Packed": "packing",
+    "PrivateKey": "keys",
+    "PublicKey": "keys",
     "Removal": "removal",
     "RequestError": "errors",
     "Roots": "environment",
     "Selection": "selection",
     "TargetError": "errors",
     "Trial": "loading",
+    "Trust": "trust",
     "TrustError": "errors",
     "UnavailableError": "errors",
     "Unpacked": "unpacking",
@@ -88,6 +94,7 @@ _HOMES = {
     "unpack": "unpacking",
     "verify": "verification",
     "verify_installed": "audit",
+    "write_key_pair": "keys",
 }
 
 __all__ = [
@@ -101,17 +108,21 @@ __all__ = [
     "Inspection",
     "InstalledVerification",
     "Inventory",
+    "KeyPair",
     "LinkMode",
     "Loaded",
     "Manifest",
     "PackPlan",
     "Packed",
+    "PrivateKey",
+    "PublicKey",
     "Removal",
     "RequestError",
     "Roots",
     "Selection",
     "TargetError",
     "Trial",
+    "Trust",
     "TrustError",
     "UnavailableError",
     "Unpacked",
@@ -133,6 +144,7 @@ __all__ = [
     "unpack",
     "verify",
     "verify_installed",
+    "write_key_pair",
 ]
 
 

@@ -22,11 +22,12 @@ class Mirror:
         match = re.fullmatch(r"(https?://[^/\s]+\S*?)/?=(https?://[^/\s]+\S*?)/?", text)
         if match is None:
             raise RequestError(
-                f"the mirror {shown(text)} is not of the form FROM=TO, such as "
+                f"the mirror {shown(without_login(text))} is not of the form FROM=TO, such as "
                 "https://github.com=https://mirror.example.org/github"
             )
         if not is_address(match[2]):
-            raise RequestError(f"{shown(match[2])} is no address, where {match[1]} is mirrored")
+            origin, place = map(without_login, match.groups())
+            raise RequestError(f"{shown(place)} is no address, where {origin} is mirrored")
         return cls(*match.groups())
 
     def __call__(self, url: str) -> str | None:
@@ -52,3 +53,9 @@ def origin(url: str) -> str:
 def host_of(url: str) -> str:
     """The host and port of an address, without a user and a password."""
     return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def without_login(text: str) -> str:
+    """`text`, which may be no address, as it may be told: what is before an @ may be a password."""
+    _, at, rest = text.rpartition("@")
+    return f"…@{rest}" if at else text

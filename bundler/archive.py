@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from array import array
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -27,18 +30,17 @@ from bundler.members import (
     END,
     LARGE,
     MANIFEST_NAME,
+    Member,
     header_of,
     members,
     padding,
 )
 from bundler.parallel import Count
-from bundler.seek_table import FRAME_SIZE, SeekTable, read_seek_table
+from bundler.seek_table import FRAME_SIZE, PIECE_SIZE, SeekTable, read_seek_table
+from bundler.trust import Trust, signature_path
 from bundler.volume_files import find_volumes
 from bundler.volumes import Ask, Volumes
 
-PIECE_SIZE = 1 << 20
-"""Bytes of content in the frames of a large blob. They compress as well as larger ones would, and
-what a processor works on stays in its cache."""
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _AT_A_TIME = 128 << 10
 """Bytes read of volumes at the least."""
@@ -76,14 +78,16 @@ def write_bundle(
     open_blob: Callable[[Blob], BinaryIO],
     count: Count,
     *,
+    checksums: Callable[[Blob], array[int] | None] = lambda _: None,
     levels: Levels = Levels(),
     jobs: int | None = None,
 ) -> Written:
     """Write a bundle of `manifest` to `out`.
 
     Each blob is taken from `open_blob` and verified on the way; `count` is told how many bytes of
-    them are done. Raises DamagedError if one is not what the manifest says, and FormatError if the
-    manifest could not be read again.
+    them are done. `checksums` has those that large blobs had when their digests were compared a
+    moment ago: they are compared with these alone. Raises DamagedError if one is not what the
+    manifest says, and FormatError if the manifest could not be read again.
     """
     content = manifest.to_bytes()
     if len(content) > MAX_MANIFEST_SIZE:
@@ -93,12 +97,16 @@ def write_bundle(
         )
     Manifest.from_bytes(content)  # What cannot be read again is not written.
     frames = FrameWriter(out, jobs)
-    frames.write(_pieces(manifest, content, open_blob, levels), count)
+    frames.write(_pieces(manifest, content, open_blob, checksums, levels), count)
     return Written(Digest.of(content), frames.size)
 
 
 def _pieces(
-    manifest: Manifest, content: bytes, open_blob: Callable[[Blob], BinaryIO], levels: Levels
+    manifest: Manifest,
+    content: bytes,
+    open_blob: Callable[[Blob], BinaryIO],
+    checksums: Callable[[Blob], array[int] | None],
+    levels: Levels,
 ) -> Iterator[Piece]:
     """What each frame holds: the manifest, then small blobs together, then large ones in pieces."""
     start = header_of(MANIFEST_NAME, len(content)) + content + padding(len(content))
@@ -107,22 +115,49 @@ def _pieces(
     small = _SmallThings(levels.small)
     for member in members(manifest, len(content)):
         yield from small.add(member.header)
-        verifier = Verifier(member.blob, member.what, member.git_sha1)
-        is_large = member.blob.size >= LARGE
-        if is_large:
+        if member.blob.size < LARGE:
+            for data in _content(member, open_blob):
+                yield from small.add(data, len(data))
+        else:
             # The header goes before, so that no piece of the content is shifted by it.
             yield from small.cut()
-        with open_blob(member.blob) as file:
-            while verifier.left and (data := _read_full(file, min(PIECE_SIZE, verifier.left))):
-                verifier.update(data)
-                if is_large:
-                    yield Piece(data, levels.large, len(data))
-                else:
-                    yield from small.add(data, len(data))
-        verifier.finish()
+            known = checksums(member.blob)
+            for number, data in enumerate(_content(member, open_blob, is_known=known is not None)):
+                piece = Piece(data, levels.large, len(data))
+                yield (
+                    piece
+                    if known is None
+                    else replace(piece, check=partial(_check, member, known[number]))
+                )
         yield from small.add(padding(member.blob.size))
     yield from small.add(END)
     yield from small.cut()
+
+
+def _content(
+    member: Member, open_blob: Callable[[Blob], BinaryIO], *, is_known: bool = False
+) -> Iterator[bytes]:
+    """The content of a blob in pieces, compared with its digest, unless it `is_known` otherwise.
+
+    Raises DamagedError.
+    """
+    verifier = None if is_known else Verifier(member.blob, member.what, member.git_sha1)
+    left = member.blob.size
+    with open_blob(member.blob) as file:
+        while left and (data := _read_full(file, min(PIECE_SIZE, left))):
+            left -= len(data)
+            if verifier is not None:
+                verifier.update(data)
+            yield data
+    if verifier is not None:
+        verifier.finish()
+    elif left:
+        raise DamagedError(f"{member.what} ends {left:,} bytes too early")
+
+
+def _check(member: Member, expected: int, checksum: int) -> None:
+    if checksum != expected:
+        raise DamagedError(f"{member.what} was changed while it was packed")
 
 
 def _read_full(file: BinaryIO, size: int) -> bytes:
@@ -164,16 +199,28 @@ class BundleReader:
     """A bundle opened for reading: its manifest at once, its blobs on demand.
 
     `manifest` is parsed and checked; `digest`, the bundle's id, is that of `manifest_bytes`;
-    `members` are all that follow the manifest, in the order of the file.
+    `members` are all that follow the manifest, in the order of the file; `signer` is the trusted
+    key that has signed all this, if there was to be one; `signature` is where its signature is by
+    default, and None of a stream.
     """
 
     def __init__(
-        self, source: BinaryIO, expected: Digest | None = None, volumes: Volumes | None = None
+        self,
+        source: BinaryIO,
+        expected: Digest | None = None,
+        trusted: Trust | None = None,
+        signatures: Sequence[Path] = (),
+        volumes: Volumes | None = None,
     ) -> None:
-        """Read the manifest from `source`, which is the stream of `volumes` if any, no further.
+        """Read the manifest from `source`, no further, and if there are `trusted` keys a signature.
 
-        Raises FormatError if it is not a bundle, DamagedError if it is cut or altered, and
-        TrustError if its id is not `expected`.
+        `signatures`: where that is by default, the first of these that is there. `volumes`: what
+        `source` is the stream of, if any.
+
+
+        Raises FormatError if it is not a bundle, DamagedError if it is cut or altered, TrustError
+        if its id is not `expected`, or nobody who is `trusted` has signed it, and RequestError if
+        the signature of a stream is not named.
         """
         self._source = source
         self._volumes = volumes
@@ -185,6 +232,12 @@ class BundleReader:
         self.manifest = Manifest.from_bytes(content)
         self.manifest_bytes = content
         self.members = tuple(members(self.manifest, len(content)))
+        # Looked for only now: it may be on a stick that was asked for.
+        there = filter(os.path.exists, signatures)
+        self.signature = next(there, signatures[0] if signatures else None)
+        self.signer = (
+            None if trusted is None else trusted.signer(self.signature, content, self.members)
+        )
         self._end = self.members[-1].end
         """Where the members end and the zeros begin."""
 
@@ -282,6 +335,7 @@ class BundleReader:
 def open_bundle(
     source: BundleSource,
     expected: Digest | None = None,
+    trusted: Trust | None = None,
     *,
     ask: Ask | None = None,
     hashed: bool = False,
@@ -296,23 +350,26 @@ def open_bundle(
     """
     with ExitStack() as stack:
         name, files, volumes = "the input", None, None
+        signatures: list[Path] = []
         if isinstance(source, (str, Path, Sequence)):
             paths = [Path(source)] if isinstance(source, (str, Path)) else [*map(Path, source)]
             name = ", ".join(map(str, paths))
             files = find_volumes(paths)
             if files is None:
+                signatures = [signature_path(paths[0])]
                 try:
                     source = stack.enter_context(open(paths[0], "rb"))
                 except OSError as error:
                     raise RequestError(f"cannot open {name}: {error.strerror}") from None
             else:
+                signatures = [signature_path(folder / files.base) for folder in files.folders]
                 volumes = stack.enter_context(closing(Volumes(files, ask=ask, hashed=hashed)))
                 source = BufferedReader(volumes, _AT_A_TIME)
         with _explained(volumes):
             if volumes is not None and not hashed:
                 volumes.check_sizes()
             try:
-                reader = BundleReader(source, expected, volumes)
+                reader = BundleReader(source, expected, trusted, signatures, volumes)
             except FormatError as error:
                 raise FormatError(f"{name}: {error}") from None
         if files is not None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
 from bundler.answers import WrongSizeError
+from bundler.checksum import Checksums
 from bundler.digest import COPY_SIZE, Blob, Digest, Stream, git_hash
 from bundler.errors import BundlerError, DamagedError, RequestError, TargetError, UnavailableError
+from bundler.members import LARGE
 from bundler.partial import Partial
 from bundler.patience import Cancelled, Patience, TransientError
 from bundler.permission import told
@@ -64,25 +67,28 @@ class Arrival:
 
     def _blob_of(
         self, content: Stream, count: Callable[[int], None], limit: int | None = None
-    ) -> Blob:
-        """The blob that a stream, or its first `limit` bytes are.
+    ) -> tuple[Blob, array[int] | None]:
+        """The blob that a stream, or its first `limit` bytes are; if large, with its checksums.
 
         Raises DamagedError if upstream promised another.
         """
         sha256 = hashlib.sha256()
+        checksums = Checksums() if self.file.size is None or self.file.size >= LARGE else None
         sha1 = git_hash(self.file.size or 0)
         size = 0
         while data := content.read(COPY_SIZE if limit is None else min(COPY_SIZE, limit - size)):
             if self._stop.is_set():
                 raise Cancelled
             sha256.update(data)
+            if checksums is not None:
+                checksums.update(data)
             if self.file.git_sha1 is not None:
                 sha1.update(data)
             size += len(data)
             count(len(data))
         digest = Digest(sha256.hexdigest())
         compare(self.file, self.what, size, digest, sha1.hexdigest())
-        return Blob(digest, size)
+        return Blob(digest, size), None if checksums is None else checksums.finish()
 
 
 class Adoption(Arrival):
@@ -106,13 +112,13 @@ class Adoption(Arrival):
             for copy in self.file.copies:
                 try:
                     with closing(copy.open(0)) as content:
-                        blob = self._blob_of(content, count)
+                        blob, checksums = self._blob_of(content, count)
                 except (DamagedError, RequestError) as error:
                     if self.file.is_here:
                         raise self._fault(copy, error) from None
                     self._say(f"{copy.path} is not what upstream has, and is downloaded")
                 else:
-                    self._store.adopt(self.file.identity, copy, blob)
+                    self._store.adopt(self.file.identity, copy, blob, checksums)
                     self.blob = blob
                     return
 
@@ -236,14 +242,14 @@ class Download(Arrival):
     def _finish(self) -> None:
         try:
             with open(self._partial.path, "rb", buffering=0) as content:
-                blob = self._blob_of(content, lambda _: None, self._partial.here)
+                blob, checksums = self._blob_of(content, lambda _: None, self._partial.here)
         except _MismatchError:
             self._drop()
             self.file.elsewhere()
             raise
         has_digest = self.file.digest or self.file.git_sha1 or self.file.sha256_prefix
         self._partial.finish(sync=not has_digest)
-        self._store.admit(self.file.identity, self._partial.path, blob)
+        self._store.admit(self.file.identity, self._partial.path, blob, checksums)
         self.blob = blob
 
     def _drop(self) -> None:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -23,6 +23,7 @@ from bundler.layouts.hf_cache import listed
 from bundler.parallel import Count, each_in_threads
 from bundler.progress import Progress, Silent
 from bundler.receipt import InstalledFile, InstalledModel, Place, read_receipts
+from bundler.relative import RelativePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class _Audit:
         """What was installed in each snapshot of a hub cache."""
         for root, path in (*self._links, *self._files):
             if path.parts[1:2] == ("snapshots",):
-                self._contents[root, PurePosixPath(*path.parts[:3])].add("/".join(path.parts[3:]))
+                self._contents[root, path.start(3)].add("/".join(path.parts[3:]))
         self._problems: dict[Place, str] = {}
         self._right: list[Place] = []
         self._notes: list[str] = []
@@ -192,7 +193,7 @@ class _Audit:
     def _check_text(self, place: Place, texts: Collection[str | None]) -> None:
         root, path = place
         said = self._path(place).read_text("utf-8")
-        snapshots = PurePosixPath(path.parts[0], "snapshots")
+        snapshots = RelativePath(path.parts[0]) / "snapshots"
         if path.parts[1:2] == ("trees",):
             if not self._lists((root, snapshots / path.stem), said):
                 self._problems[place] = "changed"
@@ -248,7 +249,7 @@ class _Audit:
         in_the_way = path if problem != "missing" else None
         if model.layout == "torch-hub" and place in self._files:
             # To a folder of code that is there no file is added.
-            in_the_way = self._path((place[0], PurePosixPath(*place[1].parts[:2])))
+            in_the_way = self._path((place[0], place[1].start(2)))
         command += f" with the bundle {bundle}"
         command += ", to the same place" if self._roots.named else ""
         mend = f"rm -r {quote(str(in_the_way))}, then {command}" if in_the_way else command
@@ -265,4 +266,4 @@ def _problem(error: OSError | UnicodeDecodeError) -> str:
 def _target(place: Place, text: str | None) -> Place:
     """The place that a link at `place` leads to."""
     root, path = place
-    return root, PurePosixPath(posixpath.normpath(str(path.parent / (text or "."))))
+    return root, RelativePath(posixpath.normpath(posixpath.join(path.parent, text or ".")))

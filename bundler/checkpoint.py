@@ -6,6 +6,7 @@ from dataclasses import replace
 from posixpath import basename
 from urllib.parse import urlsplit, urlunsplit
 
+from bundler.addresses import without_login
 from bundler.digest import Digest
 from bundler.download import file_at
 from bundler.errors import RequestError, shown
@@ -23,18 +24,16 @@ def checkpoint(
     """The file at `url`, kept where torch.hub looks for it: under the last part of the path.
 
     `digest`: what it must be. The hash in the names of PyTorch's own server is compared as well.
-    Raises RequestError for an address that names no file or holds a password, and UnavailableError.
+    Raises RequestError for an address that names no file, and UnavailableError.
     """
     try:
         parts = urlsplit(url)
         named = parts.hostname is not None and parts.port != 0
     except ValueError:
         named = False
-    if not named or "@" in parts.netloc:
-        raise RequestError(
-            f"{shown(_public(url))} is no address to pack: write https://host/file, "
-            "without user or password"
-        )
+    if not named:
+        told = shown(without_login(_public(url)))
+        raise RequestError(f"{told} is no address to pack: write https://host/file")
     name = basename(parts.path)
     try:
         relative_path(name)
@@ -79,5 +78,4 @@ def _public(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return url.partition("?")[0]
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))

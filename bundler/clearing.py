@@ -13,12 +13,13 @@ from collections.abc import Iterable, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from bundler.disk import names_in
 from bundler.folders import STAGING, Folders
 from bundler.names import folders_above
 from bundler.permission import told
+from bundler.relative import RelativePath
 
 _REMOVED = STAGING / "removed"
 _REF, _LINK, _FILE, _LISTING, _BLOB = range(5)
@@ -29,15 +30,15 @@ _REF, _LINK, _FILE, _LISTING, _BLOB = range(5)
 class Work:
     """What to do below one root; all paths are below it."""
 
-    texts: Mapping[PurePosixPath, str]
+    texts: Mapping[RelativePath, str]
     """Small files to write anew."""
-    links: Mapping[PurePosixPath, str]
+    links: Mapping[RelativePath, str]
     """Links to turn."""
-    gone: Set[PurePosixPath]
+    gone: Set[RelativePath]
     """Files and links to remove."""
-    at_end: Set[PurePosixPath]
+    at_end: Set[RelativePath]
     """Files to remove if nothing is beside them then."""
-    places: Set[PurePosixPath]
+    places: Set[RelativePath]
     """Paths whose folders are to be removed if they are empty then."""
 
 
@@ -85,7 +86,7 @@ class Clearing:
         self._remove(steps[_REF])
         for path, text in work.links.items():
             draft = next(drafts)
-            os.symlink(text, draft.name, dir_fd=self._folders.handle(draft.parent))
+            self._folders.symlink(text, draft)
             self._folders.rename(draft, path)
         self._remove(steps[_LINK])
         for folder in sorted(whole):
@@ -112,7 +113,7 @@ class Clearing:
         texts = {path: text for path, text in work.texts.items() if path in stale}
         return replace(work, texts=texts, gone=frozenset())
 
-    def _write_over(self, path: PurePosixPath, text: str) -> bool:
+    def _write_over(self, path: RelativePath, text: str) -> bool:
         """Let a file of the same length, such as a ref, say `text`; False if there is none."""
         content = text.encode()
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -129,14 +130,14 @@ class Clearing:
             os.close(file)
         return fits
 
-    def _steps(self, paths: Iterable[PurePosixPath]) -> dict[int, list[PurePosixPath]]:
+    def _steps(self, paths: Iterable[RelativePath]) -> dict[int, list[RelativePath]]:
         """The paths by the step in which they go."""
-        steps: dict[int, list[PurePosixPath]] = defaultdict(list)
+        steps: dict[int, list[RelativePath]] = defaultdict(list)
         for path in sorted(paths):
             steps[_step(self.root, path)].append(path)
         return steps
 
-    def _remove(self, paths: Iterable[PurePosixPath]) -> None:
+    def _remove(self, paths: Iterable[RelativePath]) -> None:
         for path in paths:
             self._folders.remove(path)
         self._folders.sync()
@@ -156,9 +157,9 @@ class Clearing:
             self._folders.remove_if_empty(folder)
 
 
-def _real_folders(root: Path, paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
+def _real_folders(root: Path, paths: Iterable[RelativePath]) -> list[RelativePath]:
     """The folders on the way to `paths`, the outer ones first, as far as no link is on the way."""
-    real: dict[PurePosixPath, None] = {}
+    real: dict[RelativePath, None] = {}
     for folder in sorted(folders_above(paths), key=lambda folder: len(folder.parts)):
         above = folder.parent
         is_reached = not above.parts or above in real
@@ -167,7 +168,7 @@ def _real_folders(root: Path, paths: Iterable[PurePosixPath]) -> list[PurePosixP
     return list(real)
 
 
-def _step(root: Path, path: PurePosixPath) -> int:
+def _step(root: Path, path: RelativePath) -> int:
     """When a path is to go: what makes others visible first, what others lead to last."""
     if path.parts[1:2] == ("refs",):
         return _REF
@@ -178,9 +179,9 @@ def _step(root: Path, path: PurePosixPath) -> int:
     return _BLOB if path.parts[1:2] == ("blobs",) else _FILE
 
 
-def _whole_folders(root: Path, gone: Set[PurePosixPath]) -> set[PurePosixPath]:
+def _whole_folders(root: Path, gone: Set[RelativePath]) -> set[RelativePath]:
     """The highest folders below `root` that hold nothing but what goes."""
-    going: set[PurePosixPath] = set()
+    going: set[RelativePath] = set()
     for folder in sorted(folders_above(gone), key=lambda path: len(path.parts), reverse=True):
         with os.scandir(root / folder) as entries:
             paths = [folder / entry.name for entry in entries]

@@ -90,7 +90,7 @@ def absent_shards(files: Collection[str], read: Read) -> Iterator[tuple[str, str
 
     None of one is no fault where other weights are: those of that form were not wanted.
     """
-    has_weights = bool(weight_formats(map(PurePosixPath, files)))
+    has_weights = bool(weight_formats(files))
     for index in sorted(path for path in files if path.endswith(".index.json")):
         shards = _document(files, read, index).get("weight_map")
         names = shards.values() if isinstance(shards, dict) else ()
@@ -190,7 +190,7 @@ def _listed(
     whole = {
         folder
         for folder, names in _by_folder(listed).items()
-        if folder and _PIPELINE in files and not weight_formats(map(PurePosixPath, names))
+        if folder and _PIPELINE in files and not weight_formats(names)
     }
     for path in sorted({*listed} - files.keys()):
         folder, _, name = path.rpartition("/")
@@ -230,7 +230,7 @@ def _has_weights(files: Mapping[str, int]) -> bool:
     # Whatever else weights are called, they are large.
     paths = [*map(PurePosixPath, files)]
     return (
-        bool(weight_formats(paths))
+        bool(weight_formats(files))
         or any(path.suffix in _OTHER_WEIGHTS for path in paths)
         or any(size > SMALL for size in files.values())
     )

@@ -52,6 +52,9 @@ class Digest:
         """The digest of `content`."""
         return cls(hashlib.sha256(content).hexdigest())
 
+    def __hash__(self) -> int:
+        return hash(self.hex)  # Which the text keeps, where a tuple of it would be made each time.
+
     def __str__(self) -> str:
         return f"sha256:{self.hex}"
 

@@ -58,10 +58,18 @@ def _below(folder: Path, without: Collection[str]) -> Iterator[tuple[Path, bool]
         todo += reversed(deeper)
 
 
-def start_of(path: Path, size: int) -> bytes:
-    """The first `size` bytes of a file. Raises OSError, also for what is no regular file."""
+def start_of(path: Path, size: int, folder: int | None = None) -> bytes:
+    """The first `size` bytes of a file. Raises OSError, also for what is no regular file.
+
+    `folder`: a handle of the one that it is in, and of which no link in its place is followed.
+    """
     # A pipe would be waited for until somebody writes into it.
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    if folder is None:
+        handle = os.open(path, flags)
+    else:
+        handle = os.open(path.name, flags | os.O_NOFOLLOW, dir_fd=folder)
+    with open(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "no file", str(path))
         return file.read(size)

@@ -28,3 +28,25 @@ def json_at(path: Path, size: int) -> Any:
         return json_in(start_of(path, size))
     except OSError:
         return None
+
+
+def strict_json(text: str) -> Any:
+    """What a text of JSON says, in which nothing can be read in two ways.
+
+    Raises ValueError if it is none, or has a key twice in one object, and RecursionError if it is
+    too deep.
+    """
+    return json.loads(
+        text, object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant
+    )
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise ValueError("the same key twice in one object")
+    return record
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON value")

@@ -11,7 +11,7 @@ from posixpath import basename
 from urllib.parse import urlsplit
 
 from bundler.arrival import Adoption, Arrival, Download, compare, named, or_elsewhere
-from bundler.digest import COPY_SIZE, Blob, Digest, Stream, git_hash
+from bundler.digest import COPY_SIZE, Blob, Digest, Stream, VerifiedReader, git_hash
 from bundler.errors import BundlerError, DamagedError, Faults, RequestError, TargetError
 from bundler.parallel import each_in_threads
 from bundler.patience import Patience
@@ -128,8 +128,8 @@ def small_content(
     """
     blob = found(file, store) if store else None
     if store and blob:
-        with store.open(blob) as stored:
-            return stored.read()
+        with suppress(DamagedError), store.open(blob) as stored:
+            return VerifiedReader(stored, blob, what).read()
 
     def attempt(open_: Callable[[int], Stream]) -> bytes:
         content = b""

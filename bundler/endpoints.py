@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from bundler.addresses import host_of, is_address, origin
@@ -36,7 +37,7 @@ def trusted_origins(places: Sequence[str], token_for: Sequence[str] = ()) -> fro
     is no place.
     """
     hosts = {host_of(place).lower() for place in places}
-    token_for = [named.rpartition("://")[2].rstrip("/").lower() for named in token_for]
+    token_for = [re.sub(".*(://|@)", "", named).rstrip("/").lower() for named in token_for]
     for named in token_for:
         if named not in hosts:
             raise RequestError(

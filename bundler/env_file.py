@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bundler.disk import entries
+from bundler.disk import entries, start_of
 from bundler.environment import Roots
 from bundler.errors import RequestError, TargetError
 from bundler.read_only import link_datasets, with_own_places
@@ -21,6 +21,8 @@ _ENDINGS = {
     EnvFormat.CONDA: (".sh",),
 }
 """What reads a file only if its name ends so."""
+_LARGEST = 1 << 20
+"""Bytes of such a file that are read."""
 _VARIABLES = {
     "hf_home": "HF_HOME",
     "hub": "HF_HUB_CACHE",
@@ -131,4 +133,4 @@ def _places(text: str, form: EnvFormat) -> dict[str, str]:
 
 
 def _text(path: Path) -> str:
-    return os.fsdecode(path.read_bytes())
+    return os.fsdecode(start_of(path, _LARGEST))

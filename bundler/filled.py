@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from bundler.disk import PYTHON_CACHE, paths_below
 from bundler.receipt import InstalledModel, Place
@@ -21,7 +21,7 @@ def filled_folders(model: InstalledModel) -> set[Place]:
             depth = len(path.parts) - 1
         in_snapshot = root == "hub" and path.parts[1:2] == ("snapshots",)
         if (in_snapshot or model.layout != "hf-cache") and 0 < depth < len(path.parts):
-            folders.add((root, PurePosixPath(*path.parts[:depth])))
+            folders.add((root, path.start(depth)))
     return folders
 
 
@@ -29,4 +29,4 @@ def places_below(folder: Place, path: Path) -> Iterator[Place]:
     """Every file and link below the folder, which is at `path`; not what Python compiled."""
     root, start = folder
     for found in paths_below(path, without={PYTHON_CACHE}):
-        yield root, start / found.relative_to(path)
+        yield root, start / found.relative_to(path).as_posix()

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from bundler.errors import TargetError
-from bundler.lock import drop_lock, take_lock
+from bundler.lock import drop_lock, is_still, take_lock
+from bundler.new_folder import make_folder
+from bundler.relative import RelativePath
 
-STAGING = PurePosixPath(".locks/bundler")
+STAGING = RelativePath(".locks/bundler")
 """Where bundler works below each root; scanners of a Hugging Face cache skip `.locks` alone."""
 _KEPT_OPEN = 64
 _MANY = 100
@@ -32,11 +33,12 @@ class Folders:
 
     def __init__(self, root: Path) -> None:
         """Open `root`, made if missing. Raises OSError."""
-        root.mkdir(parents=True, exist_ok=True)
         self.root = root
+        self.made = make_folder(root)
+        """What was missing of the root, and is there now: the root first."""
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._open: OrderedDict[PurePosixPath, int] = OrderedDict()
-        self._changed: set[PurePosixPath] = set()
+        self._open: OrderedDict[RelativePath, int] = OrderedDict()
+        self._changed: set[RelativePath] = set()
 
     def __enter__(self) -> Folders:
         return self
@@ -70,12 +72,9 @@ class Folders:
     @property
     def is_there(self) -> bool:
         """Whether `root` is still the folder that was opened, and not removed or replaced."""
-        try:
-            return os.path.samestat(os.fstat(self._root), os.stat(self.root))
-        except FileNotFoundError:
-            return False
+        return is_still(self._root, self.root)
 
-    def handle(self, folder: PurePosixPath) -> int:
+    def handle(self, folder: RelativePath) -> int:
         """A handle of `folder`, made if missing; good until the next call.
 
         Raises TargetError if a link or a file is in the way, and OSError.
@@ -103,25 +102,32 @@ class Folders:
         self._open[folder] = handle
         return handle
 
-    def create(self, path: PurePosixPath) -> int:
+    def create(self, path: RelativePath) -> int:
         """A file at `path`, where nothing may be, opened for writing."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(path.name, flags, 0o666, dir_fd=self.handle(path.parent))
+        file = os.open(path.name, flags, 0o666, dir_fd=self.handle(path.parent))
+        self._changed.add(path.parent)
+        return file
 
     @contextmanager
-    def new_file(self, path: PurePosixPath) -> Iterator[BinaryIO]:
+    def new_file(self, path: RelativePath) -> Iterator[BinaryIO]:
         """A file to write at `path`, where nothing may be; on disk when the block ends."""
         with open(self.create(path), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
 
-    def open(self, path: PurePosixPath) -> BinaryIO:
+    def open(self, path: RelativePath) -> BinaryIO:
         """The file at `path`, for reading."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         return open(os.open(path.name, flags, dir_fd=self.handle(path.parent)), "rb")
 
-    def link(self, source: PurePosixPath, target: PurePosixPath) -> None:
+    def symlink(self, text: str, path: RelativePath) -> None:
+        """A link at `path`, where nothing may be, that says `text`."""
+        os.symlink(text, path.name, dir_fd=self.handle(path.parent))
+        self._changed.add(path.parent)
+
+    def link(self, source: RelativePath, target: RelativePath) -> None:
         """Give the file at `source` the further name `target`, where nothing may be."""
         origin = os.dup(self.handle(source.parent))
         try:
@@ -131,7 +137,7 @@ class Folders:
             os.close(origin)
         self._changed.add(target.parent)
 
-    def move_new(self, source: PurePosixPath, target: PurePosixPath) -> None:
+    def move_new(self, source: RelativePath, target: RelativePath) -> None:
         """Put the file at `source` where nothing may be."""
         try:
             self.link(source, target)
@@ -142,7 +148,7 @@ class Folders:
         else:
             self.remove(source)
 
-    def rename(self, source: PurePosixPath, target: PurePosixPath) -> None:
+    def rename(self, source: RelativePath, target: RelativePath) -> None:
         """Put what stands at `source` in the place of `target`, atomically."""
         # A duplicate, since opening the second folder may close the first handle.
         origin = os.dup(self.handle(source.parent))
@@ -154,17 +160,17 @@ class Folders:
         self._close(source)  # It is elsewhere now.
         self._changed.add(target.parent)
 
-    def remove(self, path: PurePosixPath) -> None:
+    def remove(self, path: RelativePath) -> None:
         """Remove the file at `path`."""
         os.unlink(path.name, dir_fd=self.handle(path.parent))
         self._changed.add(path.parent)
 
-    def take_out(self, folder: PurePosixPath, target: PurePosixPath) -> None:
+    def take_out(self, folder: RelativePath, target: RelativePath) -> None:
         """Let what stands at `folder` vanish, by one rename to `target`."""
         self.rename(folder, target)
         self._changed.add(folder.parent)
 
-    def remove_all(self, path: PurePosixPath) -> None:
+    def remove_all(self, path: RelativePath) -> None:
         """Remove what stands there; a folder with all that is in it."""
         parent = self.handle(path.parent)  # Refuses a link on the way.
         if stat.S_ISDIR(os.stat(path.name, dir_fd=parent, follow_symlinks=False).st_mode):
@@ -172,12 +178,13 @@ class Folders:
             self._changed = {
                 other for other in self._changed if path not in (other, *other.parents)
             }
-            shutil.rmtree(path.name, dir_fd=parent)
+            with not_too_deep(self.root / path):
+                _remove_tree(path.name, parent)
             self._changed.add(path.parent)
         else:
             self.remove(path)
 
-    def remove_if_empty(self, folder: PurePosixPath) -> None:
+    def remove_if_empty(self, folder: RelativePath) -> None:
         """Remove the folder if it is there, with nothing in it."""
         if not (self.root / folder).is_dir() or (self.root / folder).is_symlink():
             return
@@ -191,13 +198,14 @@ class Folders:
             self._changed.discard(folder)
             self._changed.add(folder.parent)
 
-    def _close(self, folder: PurePosixPath) -> None:
+    def _close(self, folder: RelativePath) -> None:
         """Close the handles of what is at `folder` and below."""
         for path in [path for path in self._open if folder in (path, *path.parents)]:
             os.close(self._open.pop(path))
 
-    def sync(self, files: Collection[PurePosixPath] = ()) -> None:
-        """Make every change so far outlast a loss of power, and the content of `files`."""
+    def sync(self, files: Collection[RelativePath] = ()) -> None:
+        """Make every change so far outlast a loss of power, and `files`, content and names."""
+        self._changed |= {path.parent for path in files}
         if len(files) + len(self._changed) < _MANY or not _sync_disk(self._root):
             for path in files:
                 with self.open(path) as file:
@@ -205,6 +213,33 @@ class Folders:
             for folder in self._changed:
                 os.fsync(self.handle(folder))
         self._changed.clear()
+
+
+@contextmanager
+def not_too_deep(folder: Path) -> Iterator[None]:
+    """Turn the end of Python's patience with folders in folders into a TargetError."""
+    try:
+        yield
+    except RecursionError:
+        raise TargetError(
+            f"{folder} has folders in folders without end: remove it (rm -r)"
+        ) from None
+
+
+def _remove_tree(name: str, above: int) -> None:
+    """Remove the folder of that name, below the one with the handle `above`, and all in it.
+
+    Whatever is moved about in it meanwhile, links are not followed. Raises OSError.
+    """
+    for _, folders, files, handle in os.fwalk(name, topdown=False, dir_fd=above):
+        for file in files:
+            os.unlink(file, dir_fd=handle)
+        for folder in folders:
+            try:
+                os.rmdir(folder, dir_fd=handle)
+            except NotADirectoryError:
+                os.unlink(folder, dir_fd=handle)  # A link to one.
+    os.rmdir(name, dir_fd=above)
 
 
 def _sync_disk(handle: int) -> bool:

@@ -10,9 +10,10 @@ comes out of one is hashed by the thread that decompressed it, in turns. The cal
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeVar
 
@@ -21,10 +22,12 @@ import zstandard
 from bundler.digest import Readable
 from bundler.errors import DamagedError
 from bundler.parallel import Count, in_order
-from bundler.seek_table import SeekTable, SeekTableWriter
+from bundler.seek_table import SeekTable, SeekTableWriter, checksum_of
 
 MAX_WINDOW = 8 << 20
 """Bytes; what the zstd specification recommends that every decoder supports."""
+_AHEAD = 8 << 20
+"""Bytes; by some frames, so that a disk always has something to do."""
 CUT_SHORT = "the bundle ends too early: it was not copied whole, copy it again"
 T = TypeVar("T")
 
@@ -45,6 +48,8 @@ class Piece:
     """Of zstd."""
     progress: int
     """How many of the bytes are to be told as done."""
+    check: Callable[[int], None] = lambda _: None
+    """Is given the checksum of the content, and raises if that is not right."""
 
 
 class FrameWriter:
@@ -79,7 +84,9 @@ class FrameWriter:
             compressors[piece.level] = zstandard.ZstdCompressor(
                 level=piece.level, write_checksum=True, write_content_size=True
             )
-        return piece, compressors[piece.level].compress(piece.content)
+        frame = compressors[piece.level].compress(piece.content)
+        piece.check(checksum_of(frame))
+        return piece, frame
 
     def _emit(self, data: bytes) -> None:
         self._out.write(data)
@@ -171,11 +178,18 @@ def decompressed(
 
 def _frame(file: BinaryIO, table: SeekTable, number: int) -> bytes:
     begin, end = table.file_offsets[number : number + 2]
+    _read_ahead(file, end)
     try:
         file.seek(begin)
         return read_exactly(file, end - begin)
     except OSError as error:
         raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
+
+
+def _read_ahead(file: BinaryIO, offset: int) -> None:
+    """Let the system fetch what comes next from a disk while this frame is worked on."""
+    with suppress(OSError, AttributeError):  # Not every stream is a file, nor has every system it.
+        os.posix_fadvise(file.fileno(), offset, _AHEAD, os.POSIX_FADV_WILLNEED)
 
 
 def _content(frame: bytes, size: int, decompressor: zstandard.ZstdDecompressor) -> bytes:

@@ -17,7 +17,7 @@ def settled(
     """`work` without the moves that are not to be made below the root that receipts call `root`.
 
     A ref that `bundle` set before, and something else has moved since, stays: that was a step
-    forward. `keep_refs`: all stay.
+    forward. `keep_refs`: all stay. One that `bundle` was to move when it was killed is moved.
     """
     if not work.moves:
         return work
@@ -29,27 +29,32 @@ def settled(
         if receipt.bundle == bundle
         for model in receipt.models
         for pointer in (*model.texts, *model.links)
-        if pointer.root == root
+        if pointer.root == root and not pointer.pending
     }
     return work.keeping(set_before)
 
 
-def without_moves(
-    receipt: Receipt, work: Mapping[str, Survey], roots: Roots, *, kept: bool
+def with_moves(
+    receipt: Receipt, work: Mapping[str, Survey], roots: Roots, *, pending: bool
 ) -> Receipt:
-    """`receipt` without the refs and branches that were not moved, by the surveys of each root.
+    """`receipt` without the refs and branches that stay, by the surveys of each root.
 
-    `kept`: those that stay; else also those that are still to be moved.
+    `pending`: those that do not are still to be moved.
     """
-    unmoved = {
-        (roots.kept_as(name), move.path)
+    moves = {
+        (roots.kept_as(name), move.path): move
         for name, survey in work.items()
         for move in survey.moves
-        if move.is_kept or not kept
     }
 
-    def left(pointers: tuple[InstalledPointer, ...]) -> tuple[InstalledPointer, ...]:
-        return tuple(pointer for pointer in pointers if pointer.place not in unmoved)
+    def settled_ones(pointers: tuple[InstalledPointer, ...]) -> tuple[InstalledPointer, ...]:
+        return tuple(
+            replace(pointer, pending=pending and pointer.place in moves)
+            for pointer in pointers
+            if pointer.place not in moves or not moves[pointer.place].is_kept
+        )
 
-    models = (replace(m, links=left(m.links), texts=left(m.texts)) for m in receipt.models)
+    models = (
+        replace(m, links=settled_ones(m.links), texts=settled_ones(m.texts)) for m in receipt.models
+    )
     return replace(receipt, models=tuple(models))

@@ -21,6 +21,7 @@ from bundler.addresses import host_of, is_address, origin
 from bundler.answers import LARGEST_FILE
 from bundler.digest import SHA1, Digest
 from bundler.errors import RequestError, SetupError, UnavailableError
+from bundler.interior import leads_within
 from bundler.names import plain_text
 from bundler.refusals import Explain, unexplained
 from bundler.remote import NoRepositoryError, RemoteFile, RemoteSnapshot, content_identity
@@ -160,7 +161,9 @@ class Hub:
             explain = unexplained  # It is there: what is said of a later page is of that alone.
             following = page.following
             seen.add(following)
-            urls = [e + following for e in self._endpoints] + [page.link] if following else []
+            urls = [e + following for e in self._endpoints] if following else []
+            if following and not all(leads_within(e, page.link) for e in self._endpoints):
+                urls.append(page.link)
 
     def _file(self, kind: str, name: str, commit_hash: str, listed: _Listed) -> RemoteFile:
         urls = self._urls(kind, name, commit_hash, listed.path)

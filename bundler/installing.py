@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import cache
+from pathlib import Path
 from typing import BinaryIO
 
 from bundler.archive import BundleReader
 from bundler.code import code_of, refuse_code
 from bundler.digest import Blob, Digest, VerifiedReader
 from bundler.environment import Roots
-from bundler.errors import DamagedError, FormatError, RequestError, TargetError
+from bundler.errors import DamagedError, FormatError, RequestError, TargetError, shown
 from bundler.folders import STAGING
-from bundler.history import settled, without_moves
+from bundler.history import settled, with_moves
 from bundler.layouts import layout_of
 from bundler.layouts.flat import plain_forms
 from bundler.layouts.placement import File, Placement
 from bundler.manifest import Snapshot
 from bundler.members import Member
+from bundler.names import folders_above
 from bundler.permission import check_permission
 from bundler.place import StagedFile, Target, has_staging
 from bundler.progress import Progress
 from bundler.provenance import Provenance
-from bundler.receipt import Receipt, key_of, read_receipts, receipt_path, write_receipt
+from bundler.receipt import (
+    Receipt,
+    key_of,
+    read_receipts,
+    receipt_folder,
+    receipt_path,
+    write_receipt,
+)
+from bundler.relative import RelativePath
 from bundler.sharing import SHARED_FROM, LinkMode
 from bundler.space import check_space, same_disk
 from bundler.survey import Survey, can_link, links_wanted, redirected, survey
@@ -35,6 +46,9 @@ _NEVER = -1
 """No file was changed at this time."""
 _HUB = "hub"
 """The name of the root in which a repository may be known by several names."""
+_ROOTS = ("hub", "torch", "datasets", "insightface", "checkpoints")
+_FREE = {"datasets", "insightface", "checkpoints"}
+"""The names of all roots, and of those below which a bundle says itself what is called how."""
 _PLAIN = "checkpoints"
 """The name of the root that may share what the others hold."""
 
@@ -93,18 +107,19 @@ def install(
             check_code(snapshots, work, roots, targets)
         for name, target in targets.items():
             target.build(work[name])
-        # Before anything becomes visible: after a kill, it tells what is bundler's own.
+        # Before anything becomes visible: after a kill, it tells what is bundler's own, and what
+        # refs said that have been moved.
         plain = plain_forms(snapshots) if len(placed) > len(snapshots) else []
         forms = [*((snapshot, snapshot) for snapshot in snapshots), *plain]
         origins = Provenance(known.receipts, work, targets, roots)
         receipt = Receipt(reader.digest, origins.models(_by_model(forms, targets)))
-        receipt = without_moves(receipt, work, roots, kept=True)
-        unmoved = without_moves(receipt, work, roots, kept=False)
-        write_receipt(roots.hf_home, unmoved)
+        pending = with_moves(receipt, work, roots, pending=True)
+        moved = with_moves(receipt, work, roots, pending=False)
+        write_receipt(roots.hf_home, pending)
         for name, target in targets.items():
             target.publish(work[name])
-        if unmoved != receipt:
-            write_receipt(roots.hf_home, receipt)
+        if pending != moved:
+            write_receipt(roots.hf_home, moved)
     return work
 
 
@@ -172,13 +187,14 @@ class Known:
         """`digests`: receipts vouch for nothing, every byte is read again."""
         self._roots = roots
         self._digests = digests
-        self._files: dict[tuple[str, PurePosixPath], tuple[Blob, int]] = {}
+        self._files: dict[tuple[str, RelativePath], tuple[Blob, int]] = {}
         self._installed: dict[Digest, set[object]] = defaultdict(set)
         self.receipts = tuple(read_receipts(roots.hf_home))
         for receipt in self.receipts:
             installed = self._installed[receipt.bundle]
             for model in receipt.models:
-                installed.add(key_of(model))
+                if not model.is_pending:
+                    installed.add(key_of(model))
                 for file in model.files:
                     self._files[file.place] = (file.blob, _NEVER if digests else file.mtime_ns)
                     installed.add(file.place)
@@ -191,10 +207,10 @@ class Known:
         """What there is to do below the root of that name."""
         key = self._roots.kept_as(root)
 
-        def trusted(path: PurePosixPath, blob: Blob, mtime_ns: int) -> bool:
+        def trusted(path: RelativePath, blob: Blob, mtime_ns: int) -> bool:
             return self._files.get((key, path)) == (blob, mtime_ns)
 
-        def edited(path: PurePosixPath, blob: Blob) -> bool:
+        def edited(path: RelativePath, blob: Blob) -> bool:
             # Small files of plain folders are there to be edited; large ones break.
             installed, _ = self._files.get((key, path), (None, 0))
             return root == _PLAIN and blob.size < SHARED_FROM and installed == blob
@@ -267,6 +283,26 @@ def survey_all(
         known.add(name, found)
         work[name] = settled(found, roots.kept_as(name), bundle, known.receipts, keep_refs)
     return work
+
+
+def check_apart(work: Mapping[str, Survey], roots: Roots, env: Path | None) -> None:
+    """Raise FormatError if something would stand where another root, receipts or `env` do.
+
+    Where one root is inside another, what is kept below free names could pass for what is not.
+    """
+    own = [receipt_folder(roots.hf_home).parent, *map(roots.path, _ROOTS), *([env] if env else [])]
+    places = [Path(os.path.realpath(place)) for place in own]
+    for name in work.keys() & _FREE:
+        root = Path(os.path.realpath(roots.path(name)))
+        inner = {RelativePath(p.relative_to(root)) for p in places if root in p.parents}
+        above = folders_above(inner)
+        for placement in work[name].wanted if inner else ():
+            path = placement.path
+            if path in above or not inner.isdisjoint((path, *path.parents)):
+                raise FormatError(
+                    f"the bundle puts something at {shown(roots.path(name) / path)}, where "
+                    "something else is kept: unpack to places that are not inside each other"
+                )
 
 
 def stage(
@@ -355,16 +391,14 @@ def taking_space(
 ) -> list[File]:
     """The files to write below the root of that name that share their space with no others."""
     in_caches = _in_caches(work) if name == _PLAIN else {}
+    is_beside = cache(lambda other: same_disk(roots.path(name), roots.path(other)))
     return [
         file
         for file in work[name].files
         if not (
             file.blob.digest in in_caches
             and link_mode.shares(file.blob.size)
-            and (
-                link_mode is LinkMode.SYMLINK
-                or same_disk(roots.path(name), roots.path(in_caches[file.blob.digest][0]))
-            )
+            and (link_mode is LinkMode.SYMLINK or is_beside(in_caches[file.blob.digest][0]))
         )
     ]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 from contextlib import suppress
+from pathlib import Path
 
 
 def take_lock(file: int, *, wait: bool = False) -> None:
@@ -18,6 +20,17 @@ def take_lock(file: int, *, wait: bool = False) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF):
             raise
+
+
+def is_still(file: int, path: Path) -> bool:
+    """Whether `path` leads to this open file or folder.
+
+    Whoever had its lock may have removed or replaced it before this process got that.
+    """
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def drop_lock(file: int) -> None:

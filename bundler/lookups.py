@@ -20,6 +20,7 @@ from bundler.spec import Spec, name_and_revision, unknown_scheme
 _TORCHHUB = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:[:@](?P<ref>[^#\s]+))?(?:#(?P<entry>\w+))?", re.ASCII
 )
+_LOGIN = re.compile(r"https?://[^/?#]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,14 @@ def torchhub_entries(name: str) -> dict[str, list[str]]:
 
 
 def url_lookup(address: str) -> Checkpoint:
-    """A file at an address, which may end in `#sha256=…`. Raises RequestError."""
+    """A file at an address, which may end in `#sha256=…`.
+
+    Raises RequestError, also for a password: it would stand in lists of processes and in messages.
+    """
+    if _LOGIN.match(address):
+        raise RequestError(
+            "an address holds no password: write https://host/file, without user or password"
+        )
     url, _, said = address.partition("#")
     if not said:
         return Checkpoint(url)

@@ -9,19 +9,30 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from bundler.digest import SHA1, SHA256, Blob, Digest
+from bundler.documents import strict_json
 from bundler.errors import FormatError, shown
 from bundler.names import MAX_TEXT_LENGTH, UNPRINTABLE, folders_above, relative_path
+from bundler.relative import RelativePath
 
 FORMAT_VERSION = 1
 MAX_MANIFEST_SIZE = 32 << 20
 """Bytes; a larger manifest is refused before it is read (about 120,000 files)."""
 MAX_MANIFEST_COMMAS = 1 << 20
 """A manifest with more is refused before it is parsed: values cost many times their text."""
+MAX_MANIFEST_BRACKETS = 1 << 20
+"""Opening ones of both kinds, counted with the commas: empty lists take thirty times their text."""
+MAX_SLASHES = 1 << 20
+"""Counted with the commas: paths have them, and each folder of a path takes memory."""
+MAX_FOLDERS = 1 << 17
+"""Of all paths, each snapshot's by themselves: on a disk each takes a block, and no size tells."""
+MAX_SNAPSHOTS = 1 << 13
+"""Each is looked for in a dozen places."""
 MAX_ALIASES = 16
+MAX_NAMED_FILES = 1 << 19
+"""Files, each counted for every name of its snapshot: without links all of them are written."""
 MAX_BLOB_SIZE = 2**53 - 1
 """Bytes; the largest integer that every JSON reader keeps exact."""
 _ETAG = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,199}")
@@ -33,7 +44,7 @@ T = TypeVar("T")
 class FileEntry:
     """One file of a snapshot. `etag` is upstream's own name of the content, if it has one."""
 
-    path: PurePosixPath
+    path: RelativePath
     blob: Blob
     etag: str | None = None
 
@@ -153,16 +164,18 @@ class Manifest:
     @classmethod
     def from_bytes(cls, content: bytes) -> Manifest:
         """Read a manifest. Raises FormatError, naming the field, for anything that is not one."""
-        if content.count(b",") > MAX_MANIFEST_COMMAS:
+        if (
+            content.count(b",") > MAX_MANIFEST_COMMAS
+            or content.count(b"[") + content.count(b"{") > MAX_MANIFEST_BRACKETS
+        ):
             raise FormatError(
                 f"the manifest of this bundle has more than {MAX_MANIFEST_COMMAS:,} values"
             )
+        slashes = sum(map(content.count, (b"/", rb"\u002f", rb"\u002F")))
+        if slashes > MAX_SLASHES:
+            raise FormatError(f"the manifest of this bundle has more than {MAX_SLASHES:,} slashes")
         try:
-            document = json.loads(
-                content.decode(),
-                object_pairs_hook=_object_without_duplicates,
-                parse_constant=_refuse_constant,
-            )
+            document = strict_json(content.decode())
         except (ValueError, RecursionError) as error:
             said = shown(error, 200).strip("'\"")
             raise FormatError(f"the manifest of this bundle is not valid JSON: {said}") from None
@@ -174,10 +187,14 @@ class Manifest:
                     f"this bundle has format version {number}, and this bundler reads version "
                     f"{FORMAT_VERSION}: use a newer bundler"
                 )
-            snapshots = tuple(_snapshot(item) for item in _get(document, "snapshots", list))
+            records = _get(document, "snapshots", list)
+            if len(records) > MAX_SNAPSHOTS:
+                raise ValueError(f"more than {MAX_SNAPSHOTS:,} models")
+            snapshots = tuple(_snapshot(item) for item in records)
             if not snapshots:
                 raise ValueError("it names no models")
             manifest = cls(snapshots, version)
+            _check_extent(manifest, slashes)
             _check_blobs_agree(manifest)
         except ValueError as error:
             raise FormatError(f"the manifest of this bundle is refused: {error}") from None
@@ -281,6 +298,16 @@ def _check_paths_agree(files: tuple[FileEntry, ...]) -> None:
         raise ValueError(f"{shown(folder)} is both a file and a folder")
 
 
+def _check_extent(manifest: Manifest, slashes: int) -> None:
+    """What no size tells is within bounds: folders, and files that stand under several names."""
+    if slashes > MAX_FOLDERS:  # Else there cannot be too many.
+        folders = (len(folders_above(e.path for e in s.files)) for s in manifest.snapshots)
+        if sum(folders) > MAX_FOLDERS:
+            raise ValueError(f"more than {MAX_FOLDERS:,} folders")
+    if sum(len(s.files) * len(s.names) for s in manifest.snapshots) > MAX_NAMED_FILES:
+        raise ValueError(f"more than {MAX_NAMED_FILES:,} files, counted for every alias")
+
+
 def _check_blobs_agree(manifest: Manifest) -> None:
     """Equal digests mean equal sizes, and an etag that is a hash is that of the content.
 
@@ -342,14 +369,3 @@ def _size(value: int) -> int:
     if not 0 <= value <= MAX_BLOB_SIZE:
         raise ValueError(f"a size of {shown(value)} bytes")
     return value
-
-
-def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        raise ValueError("the same key twice in one object")
-    return record
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON value")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from bundler.digest import Blob
 from bundler.manifest import Manifest
+from bundler.relative import RelativePath
 
 MANIFEST_NAME = "manifest.json"
 BLOCK = 512
@@ -24,7 +24,7 @@ class Member:
 
     blob: Blob
     start: int
-    path: PurePosixPath
+    path: RelativePath
     model: str
     """The file of a snapshot that mentions the blob first."""
     git_sha1: str | None

@@ -6,17 +6,18 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from bundler.layouts.placement import Link, Text
 from bundler.names import relative_path
+from bundler.relative import RelativePath
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
     """A name at `path` below a root, from the commit that it leads to now to the bundle's."""
 
-    path: PurePosixPath
+    path: RelativePath
     title: str
     """Such as `main of org/name`."""
     before: str

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 from bundler.errors import shown
+from bundler.relative import RelativePath
 
 MAX_PATH_LENGTH = 4096
 MAX_NAME_LENGTH = 255
@@ -31,7 +31,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _NOT_IN_WINDOWS = re.compile(r'[<>:"|?*]|[. ](/|$)')
 
 
-def relative_path(text: str, deepest: int = MAX_DEPTH) -> PurePosixPath:
+def relative_path(text: str, deepest: int = MAX_DEPTH) -> RelativePath:
     """A path that stays below whatever folder it is joined to, under the rules of every system.
 
     `deepest`: how many components it may have.
@@ -41,7 +41,7 @@ def relative_path(text: str, deepest: int = MAX_DEPTH) -> PurePosixPath:
     `aux.txt` there opens a device), control characters, lone surrogates and overlong names.
     """
     if len(text) <= MAX_NAME_LENGTH and _HARMLESS.fullmatch(text):
-        return PurePosixPath(text)
+        return RelativePath(text)
     if UNPRINTABLE.search(text):
         raise ValueError(f"a control character in {shown(text)}")
     if len(text.encode()) > MAX_PATH_LENGTH:
@@ -58,12 +58,12 @@ def relative_path(text: str, deepest: int = MAX_DEPTH) -> PurePosixPath:
             raise ValueError(f"the device name {shown(part)} in the path {shown(text)}")
         if len(part.encode()) > MAX_NAME_LENGTH:
             raise ValueError(f"more than {MAX_NAME_LENGTH} bytes in one component of {shown(text)}")
-    return PurePosixPath(*parts)
+    return RelativePath(text)
 
 
-def folders_above(paths: Iterable[PurePosixPath]) -> set[PurePosixPath]:
+def folders_above(paths: Iterable[RelativePath]) -> set[RelativePath]:
     """Every folder on the way to one of `paths`, without the start of all."""
-    found: set[PurePosixPath] = set()
+    found: set[RelativePath] = set()
     for path in paths:
         folder = path.parent
         while folder not in found and folder.parts:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bundler.archive import Levels, write_bundle
 from bundler.code import code_of, refuse_code
-from bundler.digest import Blob, Digest
+from bundler.digest import Digest
 from bundler.direct_io import DirectWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
 from bundler.frames import Output
@@ -28,8 +28,12 @@ from bundler.space import free_space, same_disk
 from bundler.split_size import SplitSize, check_count, check_split
 from bundler.splitting import Splitter, remove_volume_drafts, split_file
 from bundler.store import BlobStore, Usage
+from bundler.trust import signature_path
 from bundler.upstream import Upstream
 from bundler.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from bundler.keys import PrivateKey
 
 _SMALLEST_SHARE = 0.5
 """Of their size, what models can be expected to take in a bundle at the least: weights compress to
@@ -48,6 +52,8 @@ class Packed:
     """In how many it was split, named `path` and `.000`, `.001`, …; 0 if it is one file."""
     notes: tuple[str, ...] = ()
     """What did not go as planned, and is no error; one sentence each."""
+    signature: Path | None = None
+    """Where the signature is, if there was a key to sign with."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
@@ -56,6 +62,7 @@ class Packed:
             "size": self.size,
             "bundle": str(self.digest),
             "volumes": self.volumes,
+            "signature": None if self.signature is None else str(self.signature),
             "notes": list(self.notes),
         }
 
@@ -128,6 +135,7 @@ def pack(
     locked: Manifest | None = None,
     code: bool = True,
     split_size: SplitSize | None = None,
+    sign: PrivateKey | None = None,
     level: int | None = None,
     jobs: int | None = None,
     sources: Sequence[Source] = SOURCES,
@@ -138,7 +146,8 @@ def pack(
 
     `output`: a path, replaced only by a whole bundle, or a binary stream. `split_size`: write
     volumes beside that path instead (`split_file`), of so many bytes, or "auto" if the file system
-    cannot hold the bundle in one file. `level`: of zstd, 1 to 19, by default `Levels()`. `jobs`:
+    cannot hold the bundle in one file. `sign`: the key for a signature, which is written beside the
+    bundle, so `output` is a path then. `level`: of zstd, 1 to 19, by default `Levels()`. `jobs`:
     threads that hash and compress. `on_plan` is called once everything is resolved, before anything
     is downloaded. The rest as in `plan_pack`.
 
@@ -151,6 +160,7 @@ def pack(
         _check_output(Path(output), split_size)
     elif split_size is not None:
         raise RequestError("a stream cannot be split: name a file")
+    signature = None if sign is None else _signature_path(output)
     folder = _store(store)
     with upstream.open(progress.say) as (hub, web, caches):
         planner = Planner(hub, web, caches, sources, folder)
@@ -160,13 +170,31 @@ def pack(
         if on_plan is not None:
             on_plan(plan)
         with folder as blobs:
-            if isinstance(output, (str, Path)):
-                _check_output_space(Path(output), plan, blobs, split_size)
-            manifest, notes = gather(plan, locked, blobs, progress, web.patience)
-            if not code:
-                refuse_code(manifest.snapshots, lambda s: code_of(s, blobs.open))
-            done = _write(manifest, blobs, output, split_size, level, jobs, progress)
-            return replace(done, notes=notes)
+            path = _replaced(output)
+            if path is not None:
+                _check_output_space(path, plan, blobs, split_size)
+
+            def gathered_and_written() -> Packed:
+                manifest, notes = gather(plan, locked, blobs, progress, web.patience)
+                if not code:
+                    refuse_code(manifest.snapshots, lambda s: code_of(s, blobs.open))
+                done = _write(manifest, blobs, output, split_size, level, jobs, progress)
+                return replace(done, notes=notes)
+
+            try:
+                packed = gathered_and_written()
+            except _StoreDamagedError:
+                if path is None:
+                    raise  # Some of it has been read already.
+                progress.say(f"files in the store {blobs.root} had changed: they are brought anew")
+                packed = gathered_and_written()
+            if sign is not None and signature is not None:
+                from bundler.signature import signature_of
+
+                # Afterwards: an older bundle keeps its own until this one takes its place.
+                with told(signature, "--output"), whole_file(signature) as file:
+                    file.write(signature_of(packed.manifest, sign))
+            return replace(packed, signature=signature)
 
 
 def _plan(
@@ -202,12 +230,6 @@ def _write(
     progress: Progress,
 ) -> Packed:
     levels = Levels() if level is None else Levels.all(level)
-    reading: list[Blob] = []
-
-    def open_blob(blob: Blob) -> BinaryIO:
-        reading[:] = [blob]
-        return store.open(blob)
-
     path = Path(output) if isinstance(output, (str, Path)) else None
     total = sum(blob.size for blob in manifest.blobs())
     with (
@@ -215,15 +237,30 @@ def _write(
         progress.start("writing the bundle", total) as meter,
     ):
         try:
-            written = write_bundle(file, manifest, open_blob, meter.add, levels=levels, jobs=jobs)
+            written = write_bundle(
+                file,
+                manifest,
+                store.open,
+                meter.add,
+                checksums=store.checksums,
+                levels=levels,
+                jobs=jobs,
+            )
         except DamagedError:
-            store.discard(reading[0])
-            raise DamagedError(
-                f"a file in the store {store.root} had changed; it was dropped: "
-                "run the same command again"
-            ) from None
+            with told(store.root, "--store"), progress.start("checking the store", total) as meter:
+                store.discard_damaged(manifest.blobs(), meter.add)
+            raise _StoreDamagedError(store.root) from None
     volumes = len(file.written) if isinstance(file, Splitter) and not file.is_whole else 0
     return Packed(path, written.size, written.digest, manifest, volumes)
+
+
+class _StoreDamagedError(DamagedError):
+    """Content of the store was not what it had been; all of it that was damaged is dropped."""
+
+    def __init__(self, store: Path) -> None:
+        super().__init__(
+            f"files in the store {store} had changed; they were dropped: run the same command again"
+        )
 
 
 @contextmanager
@@ -237,11 +274,10 @@ def _opened(
             yield output
             output.flush()
             return
-        # Where a link leads to, as with any program that writes a file.
-        path = Path(os.path.realpath(output))
-        stack.enter_context(told(path, "--output"))
-        if path.exists() and not path.is_file():
-            yield stack.enter_context(open(path, "wb"))  # A pipe or a device: nothing to replace.
+        path = _replaced(output)
+        stack.enter_context(told(path or Path(output), "--output"))
+        if path is None:
+            yield stack.enter_context(open(output, "wb"))
         elif split_size is not None:
             bundle = Digest.of(manifest.to_bytes())
             yield stack.enter_context(split_file(path, split_size, bundle))
@@ -251,6 +287,15 @@ def _opened(
                 direct = DirectWriter(file.fileno())
                 yield direct
                 direct.finish()
+
+
+def _replaced(output: Path | str | BinaryIO) -> Path | None:
+    """Where a whole file replaces what is there; None for a stream, a pipe or a device."""
+    if not isinstance(output, (str, Path)):
+        return None
+    # Where a link leads to, as with any program that writes a file.
+    path = Path(os.path.realpath(output))
+    return None if path.exists() and not path.is_file() else path
 
 
 def _check_output(path: Path, split_size: SplitSize | None) -> None:
@@ -266,6 +311,17 @@ def _check_output(path: Path, split_size: SplitSize | None) -> None:
             check_split(Path(os.path.realpath(path)), split_size)
 
 
+def _signature_path(output: Path | str | BinaryIO) -> Path:
+    """Where the signature will be. Raises RequestError or TargetError if it cannot be there."""
+    path = Path(output) if isinstance(output, (str, Path)) else None
+    if path is None or (path.exists() and not path.is_file()):
+        raise RequestError("a signature goes beside a file: name one for the bundle with --output")
+    signature = signature_path(path)
+    if signature.is_dir():
+        raise TargetError(f"{signature} is a folder, and the signature goes there: move it away")
+    return signature
+
+
 def _check_output_space(
     path: Path, plan: PackPlan, store: BlobStore, split_size: SplitSize | None
 ) -> None:
@@ -273,9 +329,6 @@ def _check_output_space(
 
     What is still to be downloaded takes of the same space if the store is on the same disk.
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        return
     needed = int(plan.size * _SMALLEST_SHARE)
     if split_size is not None:
         check_count(needed, split_size)

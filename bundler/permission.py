@@ -12,6 +12,9 @@ from pathlib import Path
 from bundler.disk import existing
 from bundler.errors import TargetError, amount
 
+_FEW = 64
+"""Names that a full disk may have room for again when it is looked at: folders were removed."""
+
 
 def check_permission(folders: Iterable[Path], option: str) -> None:
     """Raise TargetError if something cannot be put into `folders`, or they cannot be made.
@@ -64,7 +67,7 @@ def _shortage(number: int, where: Path) -> str:
     state = os.statvfs(existing(where))
     if number == errno.EDQUOT:
         return f"no space left for {where} in what you may use (your quota): remove some files"
-    if state.f_files and not state.f_favail:
+    if state.f_files and state.f_favail < _FEW:
         return f"no space left for {where}, whose disk can hold no more files: remove some"
     free = amount(state.f_bavail * state.f_frsize)
     return f"no space left for {where}, whose disk has {free} free: free some"

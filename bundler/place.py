@@ -9,24 +9,27 @@ redoing verified work.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
 from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader, digest_of
 from bundler.direct_io import DirectWriter, write_all
-from bundler.errors import BundlerError, TargetError
-from bundler.folders import STAGING, Folders
+from bundler.errors import TargetError
+from bundler.folders import STAGING, Folders, not_too_deep
 from bundler.layouts.placement import File
 from bundler.lock import take_lock
+from bundler.new_folder import remove_empty
 from bundler.permission import told
 from bundler.progress import Progress
+from bundler.relative import RelativePath
 from bundler.sharing import LinkMode, clone, hard_link
 from bundler.survey import Survey, links_wanted
 
@@ -36,6 +39,9 @@ _BLOBS = STAGING / "blobs"
 """Holds what is built by and by: what another run left, and what is shared with a cache."""
 _LARGE = 1 << 20
 """Bytes; smaller files are synced together at the end, which is quicker."""
+_OF_DISKS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+"""Why a link may fail to be made where links are possible; what else may be said where they are
+not, differs from one file system to the next."""
 
 
 def has_staging(root: Path) -> bool:
@@ -62,7 +68,7 @@ def has_staging(root: Path) -> bool:
 class _Staged(NamedTuple):
     """Where a blob is in the staging folder, and when it was changed, in nanoseconds."""
 
-    path: PurePosixPath
+    path: RelativePath
     mtime_ns: int
 
 
@@ -76,25 +82,28 @@ class Target:
         self.waited = False
         """Whether another process wrote here until now."""
         self._progress = progress
-        self._new_folders = [folder for folder in (root, *root.parents) if not folder.exists()]
         self._stack = ExitStack()
-        self._places: dict[Digest, PurePosixPath] = {}
+        self._places: dict[Digest, RelativePath] = {}
         """Where in the staging folder a blob that is wanted belongs."""
         self._staged: dict[Digest, _Staged] = {}
         self._pointed: dict[Digest, tuple[Path, int]] = {}
         self._shared: dict[Digest, bool] = {}
         """Blobs that share their space with a cache; whether they are clones, not hard links."""
-        self._unsynced: list[PurePosixPath] = []
+        self._unsynced: list[RelativePath] = []
 
     def __enter__(self) -> Target:
         """Make the root, take the lock, see what an earlier run left. Raises TargetError.
 
         Waits as long as another process has the lock.
         """
-        with told(self.root, "--root"), self._stack:
-            self._folders = self._stack.enter_context(self._locked_folders())
-            self._take_over()
-            self.links = links_wanted() and self._probe_links()
+        with self._stack:
+            # What a disk lacks is told before there is more of it again.
+            with told(self.root, "--root"):
+                self._folders = self._stack.enter_context(self._locked_folders())
+                self._stack.push(self._clean_up)
+                with not_too_deep(self.root / STAGING):
+                    self._take_over()
+                self.links = links_wanted() and self._probe_links()
             self._stack = self._stack.pop_all()
         return self
 
@@ -104,13 +113,18 @@ class Target:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    def _clean_up(self, kind: type[BaseException] | None, *_: object) -> None:
         # After an error everything is as before; an interrupted run is continued from what is here.
-        with self._stack:
-            if kind is None or issubclass(kind, BundlerError):
-                shutil.rmtree(self.root / STAGING, ignore_errors=True)
-                _remove_if_empty(self.root / STAGING.parent)
-                if kind is not None:
-                    _remove_if_empty(*self._new_folders)
+        if kind is not None and not issubclass(kind, Exception):
+            return
+        with suppress(OSError, TargetError):
+            if (self.root / STAGING).is_dir() and not (self.root / STAGING).is_symlink():
+                self._folders.remove_all(STAGING)
+            self._folders.remove_if_empty(STAGING.parent)
+        if kind is not None:
+            remove_empty(self._folders.made)
 
     def _locked_folders(self) -> Folders:
         """The folders below the root, which nobody else writes to as long as they are open."""
@@ -160,7 +174,9 @@ class Target:
         folder = self._folders.handle(_BLOBS)
         try:
             os.symlink("probe", "probe", dir_fd=folder)
-        except OSError:
+        except OSError as error:
+            if error.errno in _OF_DISKS:
+                raise
             return False
         os.unlink("probe", dir_fd=folder)
         return True
@@ -265,8 +281,7 @@ class Target:
             for file in work.files:
                 self._build_file(file)
             for link in work.links:
-                path = _TREE / link.path
-                os.symlink(link.text, path.name, dir_fd=self._folders.handle(path.parent))
+                self._folders.symlink(link.text, _TREE / link.path)
             for text in work.texts:
                 with self._folders.new_file(_TREE / text.path) as draft:
                     draft.write(text.content.encode())
@@ -284,9 +299,9 @@ class Target:
             for text in texts:
                 self._show([text])
 
-    def _tops(self, work: Survey) -> tuple[list[PurePosixPath], ...]:
+    def _tops(self, work: Survey) -> tuple[list[RelativePath], ...]:
         """What is to be moved from the staging folder, in order: new folders as a whole."""
-        moved: dict[PurePosixPath, None] = {}
+        moved: dict[RelativePath, None] = {}
         steps = []
         top_new = cache(self._top_new)  # Asked for each path, and the same for all in one folder.
         for placements in (work.files, work.links, work.texts):
@@ -300,7 +315,7 @@ class Target:
         if blob.digest in self._pointed:
             target = os.path.realpath(self._pointed[blob.digest][0])
             text = os.path.relpath(target, os.path.realpath(self.root / file.path.parent))
-            os.symlink(text, path.name, dir_fd=self._folders.handle(path.parent))
+            self._folders.symlink(text, path)
             return
         staged = self._staged[blob.digest]
         if staged.path == path:
@@ -308,6 +323,7 @@ class Target:
         if staged.path.parent == _BLOBS:
             self._folders.move_new(staged.path, path)
             self._staged[blob.digest] = _Staged(path, staged.mtime_ns)
+            self._unsynced.append(path)  # Whoever left it may have been killed before that.
         elif self._shared.get(blob.digest) is False:
             self._folders.link(staged.path, path)
         else:
@@ -317,14 +333,14 @@ class Target:
                 copy.flush()
                 os.utime(copy.fileno(), ns=(staged.mtime_ns, staged.mtime_ns))
 
-    def _top_new(self, folder: PurePosixPath) -> PurePosixPath | None:
+    def _top_new(self, folder: RelativePath) -> RelativePath | None:
         """The highest folder on the way to `folder`, itself included, that is not there yet."""
         for above in reversed((folder, *folder.parents)):
             if not os.path.lexists(self.root / above):
                 return above
         return None
 
-    def _show(self, paths: Iterable[PurePosixPath]) -> None:
+    def _show(self, paths: Iterable[RelativePath]) -> None:
         for path in paths:
             self._folders.rename(_TREE / path, path)
         self._folders.sync()
@@ -361,9 +377,3 @@ class StagedFile:
 
     def abandon(self) -> None:
         os.close(self._file)
-
-
-def _remove_if_empty(*folders: Path) -> None:
-    for folder in folders:
-        with suppress(OSError):
-            os.rmdir(folder)

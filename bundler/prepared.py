@@ -23,13 +23,14 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from bundler.digest import Digest, digest_of
 from bundler.errors import UnavailableError, shown
 from bundler.names import relative_path
+from bundler.relative import RelativePath
 
 _INFO = "dataset_info.json"
 _KEPT = (
@@ -72,7 +73,7 @@ def can_prepare() -> bool:
     return spec is not None and spec.origin is not None  # A mere folder of that name has none.
 
 
-def prepare(name: str, folder: Path, work: Path) -> list[PurePosixPath]:
+def prepare(name: str, folder: Path, work: Path) -> list[RelativePath]:
     """Prepare the dataset repository `name`, whose files stand in `folder`, in the folder `work`.
 
     `work` is made if missing and holds nothing else afterwards. Gives the paths of the files below
@@ -169,7 +170,7 @@ def _without_places(text: str, places: Iterable[Path]) -> str:
 
 def _lay_out(
     name: str, configs: Sequence[dict[str, Any]], scratch: Path, work: Path
-) -> list[PurePosixPath]:
+) -> list[RelativePath]:
     """Move what the child prepared to where the library will look for it."""
     moves: dict[tuple[str, str, str], Path] = {}
     for number, config in enumerate(configs):

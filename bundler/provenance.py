@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from bundler.digest import Blob
 from bundler.environment import Roots
 from bundler.layouts.placement import File, Link, Placement, Text
 from bundler.manifest import Snapshot
+from bundler.permission import told
 from bundler.place import Target
 from bundler.receipt import (
     InstalledFile,
@@ -21,6 +22,7 @@ from bundler.receipt import (
     Receipt,
     key_of,
 )
+from bundler.relative import RelativePath
 from bundler.survey import Survey
 
 _CACHES = ("hub", "torch")
@@ -58,7 +60,10 @@ class Provenance:
     def models(
         self, placed: Iterable[tuple[Snapshot, str, Placement]]
     ) -> tuple[InstalledModel, ...]:
-        """What is installed once all is published; `placed`: snapshot, root's name, placement."""
+        """What is installed once all is published; `placed`: snapshot, root's name, placement.
+
+        Raises TargetError if what stands there cannot be read.
+        """
         models: dict[Key, InstalledModel] = {}
         files: dict[Key, dict[Place, InstalledFile]] = {}
         pointers: dict[Key, tuple[dict[Place, InstalledPointer], ...]] = {}
@@ -67,15 +72,16 @@ class Provenance:
             if key not in models:
                 models[key] = _model(snapshot)
             links, texts = pointers.setdefault(key, ({}, {}))
-            if isinstance(placement, File):
-                for file in self._files(name, placement):
-                    files.setdefault(key, {}).setdefault(file.place, file)
-            elif isinstance(placement, Link):
-                link = self._link(name, placement)
-                links[link.place] = link
-            elif isinstance(placement, Text):
-                text = self._text(name, placement)
-                texts[text.place] = text
+            with told(self._roots.path(name), "--root"):
+                if isinstance(placement, File):
+                    for file in self._files(name, placement):
+                        files.setdefault(key, {}).setdefault(file.place, file)
+                elif isinstance(placement, Link):
+                    link = self._link(name, placement)
+                    links[link.place] = link
+                elif isinstance(placement, Text):
+                    text = self._text(name, placement)
+                    texts[text.place] = text
         return tuple(
             replace(
                 model,
@@ -97,29 +103,29 @@ class Provenance:
         installed = self._file(self._roots.kept_as(name), file.path, file.blob, time)
         yield installed
         if name not in _CACHES:
-            link = self._roots.path(name) / file.path
+            link = os.path.join(self._roots.path(name), file.path)
             leads_to = link if file.path in work.present else target.pointed(file.blob)
-            if leads_to is not None and (leads_to != link or link.is_symlink()):
+            if leads_to is not None and (leads_to != link or os.path.islink(link)):
                 yield from self._in_cache(leads_to, installed)
 
-    def _in_cache(self, place: Path, plain: InstalledFile) -> Iterable[InstalledFile]:
+    def _in_cache(self, place: Path | str, plain: InstalledFile) -> Iterable[InstalledFile]:
         """What a link in a plain folder leads to: without it, the plain file would be none."""
         real = Path(os.path.realpath(place))
         for name in _CACHES:
             root = Path(os.path.realpath(self._roots.path(name)))
             if root in real.parents:
-                path = PurePosixPath(real.relative_to(root))
+                path = RelativePath(real.relative_to(root))
                 yield self._file(self._roots.kept_as(name), path, plain.blob, plain.mtime_ns)
 
-    def _file(self, root: str, path: PurePosixPath, blob: Blob, mtime_ns: int) -> InstalledFile:
+    def _file(self, root: str, path: RelativePath, blob: Blob, mtime_ns: int) -> InstalledFile:
         place = root, path
         found = place not in self._own and place not in self._to_write
         return InstalledFile(root, path, blob, mtime_ns, found)
 
     def _link(self, name: str, link: Link) -> InstalledPointer:
         place = self._roots.kept_as(name), link.path
-        there = self._roots.path(name) / link.path
-        now = os.readlink(there) if there.is_symlink() else None
+        there = os.path.join(self._roots.path(name), link.path)
+        now = os.readlink(there) if os.path.islink(there) else None
         if place not in self._to_write and now is not None:
             return InstalledPointer(*place, now, self._before_of(place, now))
         # One that led nowhere, or astray, is nothing to go back to; an earlier branch is.

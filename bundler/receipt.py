@@ -9,18 +9,21 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from bundler.digest import Blob, Digest
 from bundler.disk import start_of
 from bundler.errors import TargetError
-from bundler.lock import drop_lock, take_lock
+from bundler.folders import Folders
+from bundler.lock import drop_lock, is_still, take_lock
 from bundler.manifest import Snapshot
 from bundler.names import MAX_DEPTH, relative_path
+from bundler.new_folder import remove_empty
 from bundler.permission import told
+from bundler.relative import RelativePath
 from bundler.sharing import SHARED_FROM
 from bundler.spec import spec_of
 from bundler.whole_file import write_text
@@ -30,7 +33,7 @@ _LARGEST = 512 << 20
 """Bytes of a receipt that is read: about a million files."""
 _DEEPEST = 2 * MAX_DEPTH
 """Components of a path: a name, in the layout `flat`, and a path below it."""
-Place = tuple[str, PurePosixPath]
+Place = tuple[str, RelativePath]
 """A root, by what `Roots.kept_as` gives, and a path below it."""
 Key = tuple[str | None, ...]
 """What `key_of` gives."""
@@ -41,7 +44,7 @@ class InstalledFile:
     """One file that stands as the bundle says. `root` is what `Roots.kept_as` gives."""
 
     root: str
-    path: PurePosixPath
+    path: RelativePath
     blob: Blob
     mtime_ns: int
     """The file's time of change when it was known to hold the blob: another one means doubt."""
@@ -59,11 +62,13 @@ class InstalledPointer:
     """A link or a small text, by which files are found."""
 
     root: str
-    path: PurePosixPath
+    path: RelativePath
     text: str | None
     """What it says; None where others may say something in it too."""
     before: str | None = None
     """What it said before bundler came; None if it was not there."""
+    pending: bool = False
+    """It was still to be moved when this was noted: whoever was killed then may have done it."""
 
     @property
     def place(self) -> Place:
@@ -101,6 +106,11 @@ class InstalledModel:
     def spec(self) -> str:
         """The words that mean it."""
         return spec_of(self.source, self.name, self.revision)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it is not known of some ref or branch that it has been moved."""
+        return any(pointer.pending for pointer in (*self.links, *self.texts))
 
     @property
     def places(self) -> Iterator[Place]:
@@ -150,13 +160,17 @@ def key_of(model: InstalledModel | Snapshot) -> Key:
     )  # fmt: skip
 
 
-def _folder(hf_home: Path) -> Path:
-    return hf_home / ".bundler" / "receipts"
+_FOLDER = RelativePath(".bundler/receipts")
+
+
+def receipt_folder(hf_home: Path) -> Path:
+    """Where receipts are kept."""
+    return hf_home / _FOLDER
 
 
 def receipt_path(hf_home: Path, bundle: Digest) -> Path:
     """Where the receipt of `bundle` is kept."""
-    return _folder(hf_home) / f"{bundle.hex}.json"
+    return receipt_folder(hf_home) / f"{bundle.hex}.json"
 
 
 def read_receipts(hf_home: Path, *, all_of_them: bool = False) -> Iterator[Receipt]:
@@ -165,39 +179,65 @@ def read_receipts(hf_home: Path, *, all_of_them: bool = False) -> Iterator[Recei
     So does that of another user which this one may not read, but if `all_of_them` are needed.
     Raises TargetError.
     """
-    folder = _folder(hf_home)
     try:
-        for place in (hf_home, folder.parent, folder):
-            if place.exists() and not place.is_dir():
-                raise TargetError(f"{place} is a file where a folder belongs: move it away")
-        for path in sorted(folder.glob("*.json")):
-            receipt = _read(path, all_of_them)
-            # One that was copied to another name is not to count twice.
-            if receipt is not None and receipt.bundle.hex == path.stem:
-                yield receipt
+        with _opened(hf_home) as folder:
+            if folder is None:
+                return
+            for name in sorted(os.listdir(folder)):
+                path = receipt_folder(hf_home) / name
+                receipt = _read(path, folder, all_of_them) if path.suffix == ".json" else None
+                # One that was copied to another name is not to count twice.
+                if receipt is not None and receipt.bundle.hex == path.stem:
+                    yield receipt
     except OSError as error:
-        place = error.filename or folder
+        place = receipt_folder(hf_home) / (error.filename or "")
         raise TargetError(
             f"cannot read {place}: {error.strerror}; whose it is can open it by chmod a+r"
         ) from None
 
 
-def _read(path: Path, must_read: bool = True) -> Receipt | None:
+@contextmanager
+def _opened(hf_home: Path) -> Iterator[int | None]:
+    """A handle of the folder of receipts, to read it; None if there is none.
+
+    Raises OSError, and TargetError if a link or a file is in its place: a link may lead to anybody.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with ExitStack() as stack:
+        handle = None
+        for place in (receipt_folder(hf_home).parent, receipt_folder(hf_home)):
+            try:
+                handle = os.open(place if handle is None else place.name, flags, dir_fd=handle)
+            except FileNotFoundError:
+                handle = None
+                break
+            except NotADirectoryError:
+                blocked = place if os.path.lexists(place) else hf_home
+                raise TargetError(
+                    f"{blocked} is a link or a file where a folder belongs: move it away"
+                ) from None
+            stack.callback(os.close, handle)
+        yield handle
+
+
+def _read(path: Path, folder: int, must_read: bool = True) -> Receipt | None:
+    """The receipt at `path`, in the folder with this handle; a link is none."""
     try:
-        return _from_json(start_of(path, _LARGEST))
+        return _from_json(start_of(path, _LARGEST, folder))
     except PermissionError:
         if must_read:
             raise
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENXIO, errno.EISDIR):  # No file, whatever it is.
+        # No file, whatever it is.
+        if error.errno not in (errno.EINVAL, errno.ENXIO, errno.EISDIR, errno.ELOOP, errno.ENOENT):
             raise
     return None
 
 
 def write_receipt(hf_home: Path, receipt: Receipt) -> None:
     """Keep `receipt`, merged with an earlier one of the same bundle. Raises TargetError."""
-    with _changed(hf_home, receipt.bundle) as (path, earlier):
-        write_text(path, _to_json(receipt.merged(earlier)), "--root")
+    with _changed(hf_home, receipt.bundle) as (path, folder, earlier):
+        write_text(path, _to_json(receipt.merged(earlier)), "--root", folder)
 
 
 def drop_models(hf_home: Path, bundle: Digest, keys: set[Key]) -> None:
@@ -205,44 +245,72 @@ def drop_models(hf_home: Path, bundle: Digest, keys: set[Key]) -> None:
 
     Raises TargetError.
     """
-    with _changed(hf_home, bundle) as (path, receipt):
+    with _changed(hf_home, bundle) as (path, folder, receipt):
         left = tuple(m for m in receipt.models if key_of(m) not in keys) if receipt else ()
         if left:
-            write_text(path, _to_json(Receipt(bundle, left)), "--root")
+            write_text(path, _to_json(Receipt(bundle, left)), "--root", folder)
         else:
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(path.name, dir_fd=folder)
     remove_empty_folder(hf_home)
 
 
 def remove_empty_folder(hf_home: Path) -> None:
-    """Remove the folder of receipts if it has none, and what killed writes left in it."""
-    folder = _folder(hf_home)
-    with suppress(OSError):
-        names = os.listdir(folder)
-        if all(name.endswith(".json.bundler-part") for name in names):
-            for name in names:
-                os.unlink(folder / name)
-            os.rmdir(folder)
-        os.rmdir(folder.parent)
+    """Remove the folder of receipts if it has none, and what killed writes left in it.
+
+    One that another process is writing to is left alone.
+    """
+    with suppress(OSError, TargetError), _opened(hf_home) as folder:
+        if folder is not None:
+            take_lock(folder)  # Given back when it is closed.
+            names = os.listdir(folder)
+            if all(name.endswith(".json.bundler-part") for name in names):
+                for name in names:
+                    os.unlink(name, dir_fd=folder)
+                os.rmdir(receipt_folder(hf_home))
+        os.rmdir(receipt_folder(hf_home).parent)
 
 
 @contextmanager
-def _changed(hf_home: Path, bundle: Digest) -> Iterator[tuple[Path, Receipt | None]]:
-    """Where the receipt of `bundle` is, and what it is, while no other process changes any."""
+def _changed(hf_home: Path, bundle: Digest) -> Iterator[tuple[Path, int, Receipt | None]]:
+    """Where the receipt of `bundle` is, a handle of its folder, and what it is.
+
+    No other process changes any meanwhile.
+    """
     path = receipt_path(hf_home, bundle)
     with told(path.parent, "--root"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            take_lock(folder)
-            yield path, _read(path) if path.exists() else None
+            with _locked(hf_home) as folder:
+                yield path, folder, _read(path, folder)
         except BlockingIOError:
             raise TargetError(
                 f"another bundler is writing to {path.parent}: wait until it is done"
             ) from None
-        finally:
-            drop_lock(folder)
-            os.close(folder)
+
+
+@contextmanager
+def _locked(hf_home: Path) -> Iterator[int]:
+    """A handle of the folder of receipts, with its lock; after an error what was made is gone.
+
+    Raises BlockingIOError where another process has it, and nobody can wait.
+    """
+    while True:
+        with Folders(hf_home) as folders:
+            folder = os.dup(folders.handle(_FOLDER))
+            try:
+                take_lock(folder, wait=True)
+                # Whoever had the lock may have removed it, since there was nothing in it.
+                if is_still(folder, receipt_folder(hf_home)):
+                    folders.sync()
+                    yield folder
+                    return
+            except BaseException:
+                above = receipt_folder(hf_home)
+                remove_empty([above, above.parent, *folders.made])
+                raise
+            finally:
+                drop_lock(folder)
+                os.close(folder)
 
 
 def _to_json(receipt: Receipt) -> str:
@@ -264,7 +332,7 @@ def _to_json(receipt: Receipt) -> str:
                 "files": [
                     {
                         "root": file.root,
-                        "path": str(file.path),
+                        "path": file.path,
                         "digest": str(file.blob.digest),
                         "size": file.blob.size,
                         "mtime_ns": file.mtime_ns,
@@ -272,13 +340,23 @@ def _to_json(receipt: Receipt) -> str:
                     }
                     for file in model.files
                 ],
-                "links": [asdict(link) | {"path": str(link.path)} for link in model.links],
-                "texts": [asdict(text) | {"path": str(text.path)} for text in model.texts],
+                "links": [_pointer_to_json(link) for link in model.links],
+                "texts": [_pointer_to_json(text) for text in model.texts],
             }
             for model in receipt.models
         ],
     }
     return json.dumps(document) + "\n"
+
+
+def _pointer_to_json(pointer: InstalledPointer) -> dict[str, str | bool | None]:
+    return {
+        "root": pointer.root,
+        "path": pointer.path,
+        "text": pointer.text,
+        "before": pointer.before,
+        "pending": pointer.pending,
+    }
 
 
 def _from_json(content: bytes) -> Receipt | None:
@@ -287,7 +365,8 @@ def _from_json(content: bytes) -> Receipt | None:
         if document["receipt_version"] != _VERSION:
             return None
         models = tuple(_model(record) for record in document["models"])
-        return Receipt(Digest.parse(document["bundle"]), models)
+        # Merged, since somebody may have put two into one, and a model is in a receipt once.
+        return Receipt(Digest.parse(document["bundle"]), models).merged(None)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
 
@@ -332,6 +411,7 @@ def _pointer(record: Any) -> InstalledPointer:
         relative_path(record["path"], _DEEPEST),
         _optional(record["text"]),
         _optional(record["before"]),
+        bool(record.get("pending")),
     )
 
 

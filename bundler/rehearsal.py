@@ -12,6 +12,7 @@ from bundler.checking import check
 from bundler.environment import Roots, find_roots
 from bundler.loading import Loaded, Trial, load_models
 from bundler.manifest import Snapshot
+from bundler.permission import told
 from bundler.progress import Progress
 from bundler.request import Wanted
 from bundler.selection import EXCLUDED
@@ -39,6 +40,8 @@ def rehearse(
     bundle = Path(bundle).absolute()
     folder = bundle.with_name(f".{bundle.name}.bundler-load")
     shutil.rmtree(folder, ignore_errors=True)  # One that a killed run left.
+    with told(folder, "-o"):
+        folder.mkdir(0o700)  # Nobody is meant to find what is in it.
     try:
         roots = find_roots(root=folder / "caches")
         snapshots = unpack(bundle, roots=roots, env=None, jobs=jobs, progress=progress).snapshots

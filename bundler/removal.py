@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from bundler.catalogues import nearest
 from bundler.clearing import Clearing, Work
 from bundler.digest import Digest
 from bundler.environment import Roots, find_roots
-from bundler.errors import BundlerError, Faults, RequestError
+from bundler.errors import BundlerError, Faults, RequestError, TargetError
 from bundler.permission import told
 from bundler.progress import Progress, Silent
 from bundler.receipt import (
@@ -91,15 +91,12 @@ def remove(
     Interrupted at any point, what stays loads, and the same call finishes the work.
     """
     roots = roots or find_roots()
-    remove_empty_folder(roots.hf_home)
     before = tuple(read_receipts(roots.hf_home, all_of_them=True))
+    if not before:
+        with suppress(TargetError), _locked_roots(roots, before):
+            remove_empty_folder(roots.hf_home)  # Whoever removed the last may have been killed.
     _chosen(names, before)  # Raises before anything is locked.
-    with ExitStack() as stack:
-        clearings = {
-            kept: stack.enter_context(Clearing(roots.kept_at(kept)))
-            for kept in _kept_roots(roots, before)
-            if roots.kept_at(kept).is_dir()
-        }
+    with _locked_roots(roots, before) as clearings:
         # Again, now that nobody else writes there.
         receipts = tuple(read_receipts(roots.hf_home, all_of_them=True))
         chosen, staying = _chosen(names, receipts)
@@ -115,6 +112,17 @@ def remove(
         for bundle, dropped in keys.items():
             drop_models(roots.hf_home, bundle, dropped)
     return removal
+
+
+@contextmanager
+def _locked_roots(roots: Roots, receipts: Sequence[Receipt]) -> Iterator[dict[str, Clearing]]:
+    """Every root that is there, by what receipts call it, which nobody else writes to meanwhile."""
+    with ExitStack() as stack:
+        yield {
+            kept: stack.enter_context(Clearing(roots.kept_at(kept)))
+            for kept in _kept_roots(roots, receipts)
+            if roots.kept_at(kept).is_dir()
+        }
 
 
 def _kept_roots(roots: Roots, receipts: Sequence[Receipt]) -> list[str]:

@@ -144,6 +144,11 @@ def inspected(inspection: Inspection) -> str:
         if more:
             notes += [f"{_name(snapshot)}:", *more]
     lines = [*table(rows), *notes]
+    if inspection.signer is not None:
+        lines.append(f"signed by {inspection.signer}")
+    elif inspection.claimed_key is not None:
+        named = f"key {plain_text(inspection.claimed_key)}" if inspection.claimed_key else "no key"
+        lines.append(f"signature not checked: it names {named} (--verify-key PUB.pem)")
     lines.append(f"{amount(inspection.size)} unpacked, id {inspection.digest}")
     return printable("\n".join(lines))
 
@@ -168,6 +173,8 @@ def unpacked(result: Unpacked, *, done: bool) -> str:
         else:
             present = amount(work.present_size)
             lines.append(f"{result.roots.path(name)}: everything is there already ({present})")
+    if result.signer is not None:
+        lines.append(f"signed by {result.signer}")
     if not done:
         lines.append(f"{amount(result.written_size)} needed, {amount(result.free_size)} free")
     return printable("\n".join(lines))

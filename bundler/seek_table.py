@@ -19,6 +19,9 @@ from bundler.volume_list import MAX_LIST_SIZE, size_of_list_at_end
 
 FRAME_SIZE = 4 << 20
 """Bytes of content in a full frame: small enough to share out, large enough to compress well."""
+PIECE_SIZE = 1 << 20
+"""Bytes of content in the frames of a large blob. They compress as well as larger ones would, and
+what a processor works on stays in its cache."""
 MAX_COMPRESSED_FRAME = FRAME_SIZE + (64 << 10)
 """Bytes; content that does not shrink grows by much less than this."""
 
@@ -30,6 +33,11 @@ _SEEKABLE_MAGIC = 0x8F92EAB1
 _WITH_CHECKSUMS = 0x80
 
 
+def checksum_of(frame: bytes) -> int:
+    """What a frame ends with: the low 32 bits of the XXH64 of its content."""
+    return int.from_bytes(frame[-4:], "little")
+
+
 class SeekTableWriter:
     """Collects what the table tells; twelve bytes for each frame."""
 
@@ -38,8 +46,7 @@ class SeekTableWriter:
 
     def add(self, frame: bytes, content_size: int) -> None:
         """Note the next frame. Its own checksum is the one that the table asks for: XXH64."""
-        (checksum,) = struct.unpack("<I", frame[-4:])
-        self._entries += _ENTRY.pack(len(frame), content_size, checksum)
+        self._entries += _ENTRY.pack(len(frame), content_size, checksum_of(frame))
 
     def to_bytes(self) -> bytes:
         """The table as the last frame of the file."""

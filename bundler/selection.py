@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import PurePosixPath
 
 from bundler.errors import RequestError
 from bundler.manifest import Omission
+from bundler.relative import RelativePath
 from bundler.remote import PathInside, RemoteSnapshot
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
@@ -123,7 +123,7 @@ def _check_weights(snapshot: RemoteSnapshot) -> None:
     """Raise RequestError if nothing in a repository of models could be weights."""
     if snapshot.kind != "model" or not snapshot.files:
         return
-    paths = (PurePosixPath(file.path) for file in snapshot.files)
+    paths = (file.path for file in snapshot.files)
     # Whatever else weights are called, the Hub keeps them as large files, of which it has a sha256.
     if not weight_formats(paths) and not any(file.digest for file in snapshot.files):
         raise RequestError(
@@ -139,9 +139,9 @@ def _inside(pick: PathInside, selection: Selection, member: str) -> str | None:
 
 def second_copies(paths: Iterable[str]) -> dict[str, str]:
     """The files among `paths` that only repeat weights that others hold, each with the reason."""
-    folders: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
+    folders: dict[RelativePath, list[RelativePath]] = defaultdict(list)
     for text in paths:
-        folders[PurePosixPath(text).parent].append(PurePosixPath(text))
+        folders[RelativePath(text).parent].append(RelativePath(text))
     weights = {folder: _whole_weights(members) for folder, members in folders.items()}
 
     reasons: dict[str, str] = {}
@@ -155,18 +155,18 @@ def second_copies(paths: Iterable[str]) -> dict[str, str]:
     return reasons
 
 
-def weight_formats(paths: Iterable[PurePosixPath]) -> list[str]:
+def weight_formats(paths: Iterable[str]) -> list[str]:
     """The formats that the weights among `paths` have, sorted."""
     return sorted(
         {
             _WEIGHT_FORMATS[path.suffix]
-            for path in paths
+            for path in map(RelativePath, paths)
             if path.suffix in _WEIGHT_FORMATS and path.name != "training_args.bin"
         }
     )
 
 
-def _whole_weights(members: Sequence[PurePosixPath]) -> set[tuple[str, str]]:
+def _whole_weights(members: Sequence[RelativePath]) -> set[tuple[str, str]]:
     """(stem, suffix) of every PyTorch weight file of one folder, if all its shards are there."""
     shards: dict[tuple[str, str, int], set[int]] = defaultdict(set)
     whole = set()
@@ -186,7 +186,7 @@ def _whole_weights(members: Sequence[PurePosixPath]) -> set[tuple[str, str]]:
 
 
 def _foreign_copy(
-    path: PurePosixPath, weights: dict[PurePosixPath, set[tuple[str, str]]]
+    path: RelativePath, weights: dict[RelativePath, set[tuple[str, str]]]
 ) -> str | None:
     """The reason to drop another framework's or a first release's file beside standard weights."""
     for folder in path.parents:
@@ -205,9 +205,9 @@ def _has_standard(weights: set[tuple[str, str]] | None) -> bool:
     return any(_STANDARD_STEM.fullmatch(stem) for stem, _ in weights or ())
 
 
-def _pickled_copy(path: PurePosixPath, weights: set[tuple[str, str]]) -> str | None:
+def _pickled_copy(path: RelativePath, weights: set[tuple[str, str]]) -> str | None:
     """The reason to drop a pickled file whose weights the folder also holds as safetensors."""
-    path = path.with_name(path.name.removesuffix(".index.json"))
+    path = path.parent / path.name.removesuffix(".index.json")
     if path.suffix not in _PICKLED:
         return None
     shard = _SHARD.fullmatch(path.stem)

@@ -51,7 +51,7 @@ def check_split(path: Path, size: SplitSize) -> None:
     if size < 1:
         raise RequestError("volumes of no bytes cannot be: say --split-size 4GB")
     if size > _FAT_LIMIT:
-        with held_draft(path) as draft:
+        with held_draft(path) as (draft, _):
             limit = file_limit(draft)
             os.unlink(draft_of(path))
         if size > limit:

@@ -12,6 +12,7 @@ from bundler.digest import Blob, Digest
 from bundler.direct_io import DirectWriter
 from bundler.disk import entries, start_of
 from bundler.errors import FormatError
+from bundler.new_folder import sync_folder
 from bundler.split_size import SplitSize, file_limit, too_many
 from bundler.volume_list import (
     LIST_SUFFIX,
@@ -21,7 +22,7 @@ from bundler.volume_list import (
     split_name,
     volume_name,
 )
-from bundler.whole_file import draft_of, held_draft, sync_folder
+from bundler.whole_file import draft_of, held_draft
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def split_file(path: Path, size: SplitSize, bundle: Digest) -> Iterator[Splitter
 
     Raises OSError; TargetError if another process writes there; RequestError if there are too many.
     """
-    with held_draft(path) as draft:
+    with held_draft(path) as (draft, _):
         remove_volume_drafts(path)
         volumes = Splitter(path, size, file_limit(draft) if size == "auto" else size)
         try:

@@ -5,6 +5,7 @@
     partial/<64 hex>         the bytes of something under way, found again by its identity
     lock                     held by the one process that uses the store
 
+Others may not look in: it may hold private models. A folder that was there keeps its mode.
 A blob appears under its digest only by a rename of a whole, verified file. It is not synced: who
 reads a blob compares it again, so that what a power cut took is seen, and fetched anew.
 """
@@ -14,12 +15,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bundler.content import holds
 from bundler.digest import Blob, Digest, VerifiedReader, digest_of
 from bundler.errors import TargetError, amount
 from bundler.lock import take_lock
@@ -56,11 +59,14 @@ class BlobStore:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))
+        self._blobs = self.root / "blobs" / "sha256"
         self._lent: dict[Blob, Path] = {}
+        self._checksums: dict[Blob, array[int]] = {}
 
     def __enter__(self) -> BlobStore:
         """Make the folders and take the lock. Raises TargetError."""
         try:
+            self.root.mkdir(0o700, parents=True, exist_ok=True)
             for name in ("blobs/sha256", "known", "partial"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             self._lock = open(self.root / "lock", "w")
@@ -115,19 +121,28 @@ class BlobStore:
         """The unfinished download of a content of `size` bytes (None: unknown), begun or not."""
         return Partial(self.root / "partial" / _key(identity), size)
 
-    def admit(self, identity: str, path: Path, blob: Blob) -> None:
+    def checksums(self, blob: Blob) -> array[int] | None:
+        """Those that a blob had when this process verified it, if it did: `checksum.Checksums`."""
+        return self._checksums.get(blob)
+
+    def admit(
+        self, identity: str, path: Path, blob: Blob, checksums: array[int] | None = None
+    ) -> None:
         """Take in the file at `path`, which was verified to be `blob`."""
+        self._note(identity, blob, checksums)
         os.chmod(path, 0o444)
         os.replace(path, self._home(blob))
-        self._note(identity, blob)
 
-    def adopt(self, identity: str, copy: Copy, blob: Blob) -> None:
+    def adopt(
+        self, identity: str, copy: Copy, blob: Blob, checksums: array[int] | None = None
+    ) -> None:
         """Take in a file that is elsewhere on this machine, and was verified to be `blob`.
 
         It is left as it is. A small one is copied, a large one cloned or else hard-linked; where
         neither is possible, this process reads it where it is. Should it be changed later, whoever
         reads the blob sees that. Raises DamagedError if it was changed meanwhile.
         """
+        self._note(identity, blob, checksums)
         home = self._home(blob)
         draft = self.root / "partial" / _key(identity)
         with open(copy.path, "rb") as source, open(draft, "wb") as target:
@@ -143,7 +158,6 @@ class BlobStore:
             home.unlink(missing_ok=True)
             if not hard_link(copy.path, home):
                 self._lent[blob] = copy.path
-        self._note(identity, blob)
 
     def take(self, path: Path) -> Blob:
         """Take in a file that was made here, which is gone from `path` afterwards."""
@@ -156,7 +170,14 @@ class BlobStore:
     def discard(self, blob: Blob) -> None:
         """Drop a blob that turned out to be damaged, so that it is fetched anew."""
         self._lent.pop(blob, None)
+        self._checksums.pop(blob, None)
         self._home(blob).unlink(missing_ok=True)
+
+    def discard_damaged(self, blobs: Iterable[Blob], count: Callable[[int], None]) -> None:
+        """Drop all of `blobs` that are damaged; `count` gets the bytes read. Raises OSError."""
+        for blob in blobs:
+            if self.has(blob) and not holds(self.path(blob), blob, count):
+                self.discard(blob)
 
     def path(self, blob: Blob) -> Path:
         """Where a whole blob stands."""
@@ -186,9 +207,12 @@ class BlobStore:
                     path.unlink()
 
     def _home(self, blob: Blob) -> Path:
-        return self.root / "blobs" / "sha256" / blob.digest.hex
+        return self._blobs / blob.digest.hex
 
-    def _note(self, identity: str, blob: Blob) -> None:
+    def _note(self, identity: str, blob: Blob, checksums: array[int] | None) -> None:
+        """Note what a blob is known as: before it is here, or it might never be found."""
+        if checksums is not None:
+            self._checksums[blob] = checksums
         known = self.root / "known" / _key(identity)
         draft = known.with_suffix(".draft")
         draft.write_text(f"{blob.digest} {blob.size}", "ascii")

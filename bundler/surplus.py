@@ -8,7 +8,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from bundler.content import holds
 from bundler.disk import PYTHON_CACHE, names_in
@@ -17,6 +17,7 @@ from bundler.filled import places_below
 from bundler.layouts.hf_cache import listed, listing
 from bundler.progress import Progress
 from bundler.receipt import InstalledFile, InstalledModel, InstalledPointer, Place
+from bundler.relative import RelativePath
 
 _CHANGED = "it was changed since"
 _IN_USE = "another snapshot leads to it"
@@ -72,7 +73,7 @@ class _Search:
         self._named = self._used | {place for model in chosen for place in model.places}
         self._claims = _said((*model.links, *model.texts) for model in staying)
         self._below_link: dict[Place, bool] = {}
-        self._linked: dict[Place, set[PurePosixPath]] = {}
+        self._linked: dict[Place, set[RelativePath]] = {}
         self._foreign: dict[Place, bool] = {}
 
     def _path(self, place: Place) -> Path:
@@ -115,7 +116,7 @@ class _Search:
                 said = path.read_text("utf-8")
             except UnicodeDecodeError:
                 said = ""
-            repository = place[0], PurePosixPath(place[1].parts[0])
+            repository = place[0], RelativePath(place[1].parts[0])
             if place[1].parts[1:2] == ("trees",):
                 self._shorten(place, said, texts[None])
             elif None in texts:
@@ -157,7 +158,7 @@ class _Search:
 
     def _shorten(self, place: Place, said: str, before: str | None) -> None:
         """Take what goes out of a listing, and what bundler added to it."""
-        content = PurePosixPath(place[1].parts[0], "snapshots", place[1].stem)
+        content = RelativePath(place[1].parts[0]) / "snapshots" / place[1].stem
         now, earlier = listed(said) or {}, listed(before or "") or {}
         left = {}
         for path, entry in now.items():
@@ -223,12 +224,12 @@ class _Search:
         root, path = place
         if root != "hub" or path.parts[1:2] != ("blobs",):
             return False
-        repository = root, PurePosixPath(path.parts[0])
+        repository = root, RelativePath(path.parts[0])
         if repository not in self._linked:
             self._linked[repository] = set(self._led_to(repository))
         return path in self._linked[repository]
 
-    def _led_to(self, repository: Place) -> Iterator[PurePosixPath]:
+    def _led_to(self, repository: Place) -> Iterator[RelativePath]:
         """What the links of the snapshots of `repository` that stay lead to."""
         base = os.path.realpath(self._roots.kept_at(repository[0]))
         folder = repository[0], repository[1] / "snapshots"
@@ -238,9 +239,9 @@ class _Search:
                 continue
             text = os.readlink(path)
             if os.path.isabs(text):
-                yield PurePosixPath(os.path.relpath(os.path.realpath(text), base))
+                yield RelativePath(os.path.relpath(os.path.realpath(text), base))
             else:
-                yield PurePosixPath(posixpath.normpath(f"{place[1].parent}/{text}"))
+                yield RelativePath(posixpath.normpath(f"{place[1].parent}/{text}"))
 
     def compiled(self) -> None:
         """Add what Python compiled of the code that goes."""

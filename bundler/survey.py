@@ -7,7 +7,7 @@ import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from bundler.content import holds
 from bundler.digest import Blob, Digest
@@ -19,10 +19,11 @@ from bundler.moves import Move, moves_of
 from bundler.names import folders_above
 from bundler.permission import told
 from bundler.progress import Progress
+from bundler.relative import RelativePath
 
-Edited = Callable[[PurePosixPath, Blob], bool]
+Edited = Callable[[RelativePath, Blob], bool]
 """Whether a file below the root, which is not that blob, may be one that the user has edited."""
-Trusted = Callable[[PurePosixPath, Blob, int], bool]
+Trusted = Callable[[RelativePath, Blob, int], bool]
 """Whether a path below the root held a blob when its time of change (ns) was this one."""
 
 
@@ -36,9 +37,9 @@ class Survey:
     links: tuple[Link, ...]
     texts: tuple[Text, ...]
     absent: tuple[Absent, ...]
-    present: Mapping[PurePosixPath, int]
+    present: Mapping[RelativePath, int]
     """When each file that stands there was last changed, in nanoseconds, before it was read."""
-    edited: frozenset[PurePosixPath] = frozenset()
+    edited: frozenset[RelativePath] = frozenset()
     """Files that were put there and have been changed since, on purpose: they are left alone."""
     moves: tuple[Move, ...] = ()
     """Refs and branches that lead to another commit."""
@@ -69,12 +70,12 @@ class Survey:
         return sum(file.blob.size for file in self.files)
 
     @property
-    def folders(self) -> set[PurePosixPath]:
+    def folders(self) -> set[RelativePath]:
         """Where something is to be put, replaced or removed."""
         changed: tuple[Placement, ...] = (*self.files, *self.links, *self.texts, *self.absent)
         return {placement.path.parent for placement in changed}
 
-    def keeping(self, paths: Collection[PurePosixPath]) -> Survey:
+    def keeping(self, paths: Collection[RelativePath]) -> Survey:
         """The same, but that those of the moves at `paths` are not made, and no longer wanted."""
         moves = tuple(replace(move, is_kept=move.path in paths) for move in self.moves)
         kept = {move.path for move in moves if move.is_kept}
@@ -93,12 +94,12 @@ def links_wanted() -> bool:
     return disabled not in TRUE
 
 
-def can_link(root: Path, links: bool) -> Callable[[PurePosixPath], bool]:
+def can_link(root: Path, links: bool) -> Callable[[RelativePath], bool]:
     """What `Layout.place` asks: may a link stand at a path below `root`?"""
 
-    def at(path: PurePosixPath) -> bool:
-        there = root / path
-        return there.is_symlink() or (links and not there.exists())
+    def at(path: RelativePath) -> bool:
+        there = os.path.join(root, path)
+        return os.path.islink(there) or (links and not os.path.exists(there))
 
     return at
 
@@ -140,7 +141,7 @@ def survey(
             files=tuple(file for file in files if file.path not in stands),
             links=missing_links,
             texts=texts,
-            absent=tuple(p for p in wanted if isinstance(p, Absent) and _hides(root / p.path)),
+            absent=tuple(p for p in wanted if isinstance(p, Absent) and _hides(root, p)),
             present=present,
             edited=kept,
             moves=tuple(moves_of(root, missing_links, texts)),
@@ -153,14 +154,14 @@ def redirected(root: Path, placements: Iterable[Placement]) -> Iterator[Placemen
     An earlier bundle may have stored this repository under its other name, and have made the
     folder that we would write to a link to that one: then that is where to write.
     """
-    homes: dict[str, PurePosixPath] = {}
+    homes: dict[str, RelativePath] = {}
     for placement in placements:
-        folder = placement.path.parts[0]
-        if len(placement.path.parts) == 1:
+        folder, _, inner = placement.path.partition("/")
+        if inner and folder not in homes:
+            homes[folder] = _home(root, folder)
+        if not inner or homes[folder] == folder:
             yield placement
             continue
-        if folder not in homes:
-            homes[folder] = _home(root, folder)
         home = homes[folder]
         moved = replace(placement, path=home / placement.path.relative_to(folder))
         if isinstance(moved, Link) and moved.target.parts[0] == folder:
@@ -168,30 +169,32 @@ def redirected(root: Path, placements: Iterable[Placement]) -> Iterator[Placemen
         yield moved
 
 
-def _home(root: Path, folder: str) -> PurePosixPath:
+def _home(root: Path, folder: str) -> RelativePath:
     """The folder itself, or the real one beside it that it is a link to; no other link counts."""
     if (root / folder).is_symlink():
-        target = PurePosixPath(os.readlink(root / folder))
-        beside = len(target.parts) == 1 and target.name != ".."
+        target = os.readlink(root / folder)
+        beside = "/" not in target and target not in (".", "..")
         if beside and (root / target).is_dir() and not (root / target).is_symlink():
-            return target
-    return PurePosixPath(folder)
+            return RelativePath(target)
+    return RelativePath(folder)
 
 
 def without_contradictions(placements: Iterable[Placement]) -> list[Placement]:
     """Each path once; FormatError if two things want to stand at it, or one below another."""
-    by_path: dict[PurePosixPath, Placement] = {}
+    by_path: dict[RelativePath, Placement] = {}
     sealed = []
+    ours = STAGING.parts[0]
     for placement in placements:
         if isinstance(placement, Sealed):
             sealed.append(placement)
             continue
-        if placement.path.parts[0] == STAGING.parts[0]:
+        # In any case of letters: some file systems take them for one.
+        if placement.path.partition("/")[0].lower() == ours:
             raise FormatError(
                 f"the bundle puts something at {shown(placement.path)}, which is ours"
             )
         other = by_path.setdefault(placement.path, placement)
-        if _meaning(other) != _meaning(placement):
+        if other is not placement and _meaning(other) != _meaning(placement):
             raise FormatError(f"the bundle puts two different things at {shown(placement.path)}")
     for folder in by_path.keys() & folders_above(by_path):
         raise FormatError(f"the bundle makes {shown(folder)} both a folder and something else")
@@ -203,7 +206,7 @@ def _check_obstacles(root: Path, wanted: Iterable[Placement]) -> None:
     needed = folders_above(
         placement.path
         for placement in wanted
-        if not isinstance(placement, Absent) or _hides(root / placement.path)
+        if not isinstance(placement, Absent) or _hides(root, placement)
     )
     for folder in sorted(needed, key=lambda folder: len(folder.parts)):
         path = root / folder
@@ -211,9 +214,10 @@ def _check_obstacles(root: Path, wanted: Iterable[Placement]) -> None:
             raise TargetError(f"{path} is a link or a file where a folder belongs: move it away")
 
 
-def _hides(marker: Path) -> bool:
+def _hides(root: Path, marker: Absent) -> bool:
     """Whether a marker is there; a folder of that name marks nothing."""
-    return marker.is_symlink() or marker.is_file()
+    path = os.path.join(root, marker.path)
+    return os.path.lexists(path) and (os.path.islink(path) or os.path.isfile(path))
 
 
 def _meaning(placement: Placement) -> object:
@@ -229,25 +233,25 @@ def _present_files(
     edited: Edited,
     makes_links: bool,
     progress: Progress,
-) -> tuple[dict[PurePosixPath, int], frozenset[PurePosixPath]]:
+) -> tuple[dict[RelativePath, int], frozenset[RelativePath]]:
     """The files that stand there with their times of change, and those that were edited.
 
     Raises TargetError if something else stands there that may be somebody's own.
     """
-    present: dict[PurePosixPath, int] = {}
+    present: dict[RelativePath, int] = {}
     others: list[File] = []
     doubtful: dict[File, int] = {}
     for file in files:
+        path = os.path.join(root, file.path)
         try:
-            state = (root / file.path).stat()
+            state = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            link = root / file.path
             # Bundler's own links, which may lead into a cache that is gone, are relative ones.
-            if link.is_symlink() and not (makes_links and not os.path.isabs(os.readlink(link))):
+            if os.path.islink(path) and not (makes_links and not os.path.isabs(os.readlink(path))):
                 others.append(file)
             continue
         if stat.S_ISDIR(state.st_mode):
-            raise TargetError(f"{root / file.path} is a folder where a file belongs: move it away")
+            raise TargetError(f"{path} is a folder where a file belongs: move it away")
         if not stat.S_ISREG(state.st_mode) or state.st_size != file.blob.size:
             others.append(file)
         elif trusted(file.path, file.blob, state.st_mtime_ns):
@@ -273,7 +277,7 @@ def _present_files(
     return present, kept
 
 
-def _check_sealed(root: Path, sealed: Sealed, missing: Iterable[PurePosixPath]) -> None:
+def _check_sealed(root: Path, sealed: Sealed, missing: Iterable[RelativePath]) -> None:
     """Raise TargetError if the folder is there without some of the files that belong into it."""
     folder = root / sealed.path
     if folder.is_dir() and any(sealed.path in path.parents for path in missing):
@@ -285,11 +289,12 @@ def _check_sealed(root: Path, sealed: Sealed, missing: Iterable[PurePosixPath]) 
 
 def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
     """Whether the link is there, or another one that leads to the same content."""
-    path = root / link.path
-    if not path.is_symlink():
+    there = os.path.join(root, link.path)
+    if not os.path.islink(there):
         return False
-    if os.readlink(path) == link.text:
+    if os.readlink(there) == link.text:
         return True
+    path = Path(there)
     if link.moved_from:
         if re.fullmatch(link.moved_from, os.readlink(path)):
             return False

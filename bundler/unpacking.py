@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bundler.archive import BundleSource, open_bundle
 from bundler.catalogues import nearest
@@ -17,6 +17,7 @@ from bundler.errors import Faults, FormatError, RequestError
 from bundler.installing import (
     How,
     Known,
+    check_apart,
     check_code,
     install,
     is_left,
@@ -35,7 +36,11 @@ from bundler.shells import ENV_FILE, EnvFormat
 from bundler.space import check_space, free_space
 from bundler.spec import Naming, spec_of
 from bundler.survey import Survey
+from bundler.trust import Trust
 from bundler.volumes import Ask
+
+if TYPE_CHECKING:
+    from bundler.keys import PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class Unpacked:
     """The environment file was there and led to something that it leads to no more."""
     env_roots: Roots | None = None
     """What the environment file leads to: also roots that an earlier unpack wrote into it."""
+    signer: PublicKey | None = None
+    """The trusted key that has signed the bundle, if one had to."""
 
     @property
     def written_size(self) -> int:
@@ -77,6 +84,7 @@ class Unpacked:
         """The same as plain values, for programs."""
         return {
             "bundle": str(self.digest),
+            "signed_by": None if self.signer is None else self.signer.hint,
             "models": [
                 {
                     "source": snapshot.source,
@@ -115,6 +123,7 @@ def plan_unpack(
     env: Path | str | None = ENV_FILE,
     env_format: EnvFormat = EnvFormat.SH,
     digest: Digest | None = None,
+    trusted: Trust | None = None,
     link_mode: LinkMode = LinkMode.AUTO,
     code: bool = True,
     keep_refs: bool = False,
@@ -128,7 +137,7 @@ def plan_unpack(
     """
     roots = roots or find_roots()
     env_file = env_path(env, env_format, roots)
-    with open_bundle(bundle, digest, ask=ask) as reader:
+    with open_bundle(bundle, digest, trusted, ask=ask) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
@@ -138,12 +147,14 @@ def plan_unpack(
         check_sight(roots.hf_home, "--root")
         known = Known(roots, digests=digests)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress or Silent())
+        check_apart(work, roots, env_file)
         is_left(reader.digest, snapshots, work, roots, known)
         check_space({roots.path(n): taking_space(n, work, roots, link_mode) for n in work})
         reader.check_end()
         return Unpacked(
-            reader.digest, snapshots, roots, work, env_file, link_mode, env_roots=env_roots
-        )
+            reader.digest, snapshots, roots, work, env_file, link_mode,
+            env_roots=env_roots, signer=reader.signer,
+        )  # fmt: skip
 
 
 def unpack(
@@ -155,6 +166,7 @@ def unpack(
     env: Path | str | None = ENV_FILE,
     env_format: EnvFormat = EnvFormat.SH,
     digest: Digest | None = None,
+    trusted: Trust | None = None,
     link_mode: LinkMode = LinkMode.AUTO,
     code: bool = True,
     keep_refs: bool = False,
@@ -170,7 +182,8 @@ def unpack(
     to install, by default all; what they need comes with them. `checkpoints`: also put models and
     single files as plain ones below `roots.checkpoints`, by `link_mode`. `env`: None for no file;
     `env_format`: for what it is written; what it led to before is kept where that can be.
-    `digest`: the bundle's id, if known from elsewhere. `code`: False refuses models that hold some.
+    `digest`: the bundle's id, if known from elsewhere. `trusted`: whose bundles are taken, by
+    default anybody's. `code`: False refuses models that hold some.
     `keep_refs`: leave every ref, and branch of torch.hub, that leads to something which is there.
     `digests`: compare every byte of what is there, also where size and time of change are as the
     receipt has them.
@@ -180,13 +193,14 @@ def unpack(
 
     Raises RequestError (no such file; `only` names nothing in it), UnavailableError (a volume is
     missing), DamagedError (cut or altered), FormatError (no bundle, or volumes of several),
-    TrustError (another id, or `code`) and TargetError (space, permission, conflict). Nothing
-    becomes visible to a library before all content is verified and on disk.
+    TrustError (another id, nobody `trusted` has signed it, or `code`) and TargetError (space,
+    permission, conflict). Nothing becomes visible to a library before all content is verified and
+    on disk.
     """
     roots = roots or find_roots()
     progress = progress or Silent()
     env_file = env_path(env, env_format, roots)
-    with open_bundle(bundle, digest, ask=ask) as reader:
+    with open_bundle(bundle, digest, trusted, ask=ask) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
@@ -196,6 +210,7 @@ def unpack(
         check_sight(roots.hf_home, "--root")
         known = Known(roots, digests=digests)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress)
+        check_apart(work, roots, env_file)
         if is_left(reader.digest, snapshots, work, roots, known):
             how = How(link_mode, code, jobs, keep_refs)
             work = install(reader, snapshots, placed, roots, known, how, progress)
@@ -207,7 +222,10 @@ def unpack(
     if env_file is not None and env_roots is not None:
         env_roots = with_own_places(env_roots)  # Again: now there is more of them.
         replaced = write_env_file(env_file, env_format, env_roots)
-    return Unpacked(reader.digest, snapshots, roots, work, env_file, link_mode, replaced, env_roots)
+    return Unpacked(
+        reader.digest, snapshots, roots, work, env_file, link_mode, replaced, env_roots,
+        reader.signer,
+    )  # fmt: skip
 
 
 def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:

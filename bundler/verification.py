@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bundler.archive import BundleSource, open_bundle
 from bundler.digest import Digest
 from bundler.errors import DamagedError
 from bundler.members import Member
 from bundler.progress import Progress, Silent
+from bundler.trust import Trust
 from bundler.volumes import Ask
+
+if TYPE_CHECKING:
+    from bundler.keys import PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +39,14 @@ class Verification:
     bad_volumes: tuple[str, ...] = ()
     """The file names of volumes that are among the faults: with other copies of these it is right,
     as far as can be told."""
+    signer: PublicKey | None = None
+    """The trusted key that has signed the bundle, if one had to."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
         return {
             "bundle": str(self.digest),
+            "signed_by": None if self.signer is None else self.signer.hint,
             "checked": self.checked,
             "size": self.size,
             "faults": [
@@ -54,16 +61,18 @@ def verify(
     bundle: BundleSource,
     *,
     digest: Digest | None = None,
+    trusted: Trust | None = None,
     jobs: int | None = None,
     ask: Ask | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Read all of `bundle` and compare every blob, and every volume, with its digest.
 
-    Faults are collected. `digest` is the bundle's id, if known from elsewhere; `ask` as in
-    `unpack`. Raises as `open_bundle` does if not even the manifest can be read.
+    Faults are collected. `digest` is the bundle's id, if known from elsewhere; `trusted`: whose
+    bundles are taken, by default anybody's; `ask` as in `unpack`. Raises as `open_bundle` does if
+    not even the manifest can be read or trusted.
     """
-    with open_bundle(bundle, digest, ask=ask, hashed=True) as reader:
+    with open_bundle(bundle, digest, trusted, ask=ask, hashed=True) as reader:
         files: dict[Digest, list[str]] = defaultdict(list)
         for snapshot in reader.manifest.snapshots:
             for entry in snapshot.files:
@@ -90,7 +99,9 @@ def verify(
         if volumes:
             faults = [BadMember(name, str(error)) for name, error in volumes.items()]
         faults += faulty.members.values()
-        return Verification(reader.digest, len(right), size, tuple(faults), tuple(volumes))
+        return Verification(
+            reader.digest, len(right), size, tuple(faults), tuple(volumes), reader.signer
+        )
 
 
 class _Faulty:

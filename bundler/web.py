@@ -19,6 +19,7 @@ from bundler.caches import Caches
 from bundler.digest import COPY_SIZE, Stream
 from bundler.documents import MALFORMED
 from bundler.errors import DamagedError, UnavailableError, shown
+from bundler.interior import leads_within
 from bundler.patience import Patience, TransientError, UnreachableError
 from bundler.refusals import Explain, check, silence, unexplained
 
@@ -233,7 +234,20 @@ class Web:
             response.close()
             raise
         response.close()
-        return self._get(self.places((_target(url, place),)), question, (*trail, url))
+        return self._get(self._led_to(url, _target(url, place)), question, (*trail, url))
+
+    def _led_to(self, url: str, target: str) -> list[str]:
+        """Where to look for what `url` leads to. Raises UnavailableError if that is within."""
+        places = self.places((target,))
+        if leads_within(url, target):
+            places.remove(target)  # Mirrors of it are places that the user has named.
+            if not places:
+                raise UnavailableError(
+                    f"{host_of(url)} leads to {host_of(target)}, which is not of the web but of "
+                    "the network around this machine, and is not asked: name another --endpoint, "
+                    "or a mirror for it with --mirror"
+                )
+        return places
 
     def _connected(self) -> Client:
         """The client, made by the first thread that asks."""

@@ -6,29 +6,32 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from bundler.errors import TargetError
 from bundler.lock import take_lock
+from bundler.new_folder import make_folder, remove_empty
 from bundler.permission import told
 
 
 @contextmanager
-def whole_file(path: Path, *, wait: bool = False) -> Iterator[BinaryIO]:
+def whole_file(path: Path, *, wait: bool = False, folder: int | None = None) -> Iterator[BinaryIO]:
     """A file to write that takes the name `path` when it is whole and on disk.
 
-    Until then it is a draft beside it, held by one process at a time; a killed one's is used again.
-    If another process writes the same file: waits for it, or raises TargetError without `wait`.
-    Raises OSError, which names `path`.
+    Until then it is a draft beside it, held by one process at a time; a killed one's is used again,
+    but not one that somebody else made, or that has another name too: that may be anybody's file.
+    `folder`: a handle of the one that `path` is in, which is not looked up by its path then. If
+    another process writes the same file: waits for it, or raises TargetError without `wait`. Raises
+    OSError, which names `path`.
     """
-    with held_draft(path, wait=wait) as file:
+    with held_draft(path, wait=wait, folder=folder) as (file, handle):
         yield file
         file.flush()
         os.fsync(file.fileno())
-        os.replace(draft_of(path), path)
-    sync_folder(path.parent)
+        os.replace(draft_of(path).name, path.name, src_dir_fd=handle, dst_dir_fd=handle)
+        os.fsync(handle)
 
 
 def draft_of(path: Path) -> Path:
@@ -37,49 +40,56 @@ def draft_of(path: Path) -> Path:
 
 
 @contextmanager
-def held_draft(path: Path, *, wait: bool = False) -> Iterator[BinaryIO]:
-    """The draft of a file, to write and then to rename; one that raises an error is removed.
+def held_draft(
+    path: Path, *, wait: bool = False, folder: int | None = None
+) -> Iterator[tuple[BinaryIO, int]]:
+    """The draft of a file, to write and then to rename, and a handle of the folder that it is in.
 
-    Raises as `whole_file` does.
+    One that raises an error is removed. The rest is as in `whole_file`.
     """
     draft = draft_of(path)
-    try:
-        with _held(draft, wait) as file:
-            yield file
-    except BaseException as error:
-        _remove_if_free(draft)
-        if isinstance(error, OSError) and error.filename in (draft, str(draft)):
-            error.filename = str(path)
-        raise
+    with ExitStack() as stack:
+        try:
+            if folder is None:
+                folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, folder)
+            with _held(draft, folder, wait) as file:
+                yield file, folder
+        except BaseException as error:
+            if folder is not None:
+                _remove_if_free(draft.name, folder)
+            if isinstance(error, OSError) and error.filename in (draft, str(draft), draft.name):
+                error.filename = str(path)
+            raise
 
 
-def sync_folder(folder: Path) -> None:
-    """Return when the names in `folder` are on disk. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _remove_if_free(draft: Path) -> None:
+def _remove_if_free(draft: str, folder: int) -> None:
     """Remove a draft that no process holds."""
     with suppress(OSError):
-        handle = os.open(draft, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        handle = os.open(draft, flags, dir_fd=folder)
         try:
             take_lock(handle)
-            state = os.fstat(handle)
-            if stat.S_ISREG(state.st_mode) and os.path.samestat(state, draft.stat()):
-                os.unlink(draft)
+            if stat.S_ISREG(os.fstat(handle).st_mode) and _is_at(draft, folder, handle):
+                os.unlink(draft, dir_fd=folder)
         finally:
             os.close(handle)
 
 
 @contextmanager
-def _held(draft: Path, wait: bool) -> Iterator[BinaryIO]:
+def _held(draft: Path, folder: int, wait: bool) -> Iterator[BinaryIO]:
     """The draft, emptied, and locked as long as it is open."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    is_new = False
     while True:
-        handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            exclusive = os.O_EXCL if is_new else 0
+            handle = os.open(draft.name, flags | exclusive, 0o666, dir_fd=folder)
+        except FileExistsError:
+            if not is_new:
+                raise
+            is_new = False
+            continue
         with open(handle, "wb") as file:
             try:
                 take_lock(handle, wait=wait)
@@ -91,21 +101,49 @@ def _held(draft: Path, wait: bool) -> Iterator[BinaryIO]:
             if not stat.S_ISREG(state.st_mode):
                 raise OSError(errno.EEXIST, "not a file", str(draft))
             # Whoever held it may have renamed or removed it before this process had the lock.
-            if draft.exists() and os.path.samestat(state, draft.stat()):
-                os.ftruncate(handle, 0)
-                yield file
-                return
+            if not _is_at(draft.name, folder, handle):
+                continue
+            # What is written to it could be changed, or change what is elsewhere.
+            if not is_new and (state.st_uid != os.geteuid() or state.st_nlink > 1):
+                os.unlink(draft.name, dir_fd=folder)
+                is_new = True
+                continue
+            os.ftruncate(handle, 0)
+            yield file
+            return
 
 
-def write_text(path: Path, content: str, option: str) -> None:
+def _is_at(name: str, folder: int, handle: int) -> bool:
+    """Whether an open file is the one of that name."""
+    try:
+        state = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(state, os.fstat(handle))
+
+
+def write_text(path: Path, content: str, option: str, folder: int | None = None) -> None:
     """Put a small file at `path`, whole or not at all; folders are made.
 
-    Raises TargetError, with `option` as the way to name another place.
+    `folder` is as in `whole_file`. Raises TargetError, with `option` as the way to name another
+    place.
     """
     with told(path.parent, option):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path, wait=True) as file:
-            with suppress(FileNotFoundError):
-                # Whoever could read what stood there can still.
-                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
-            file.write(os.fsencode(content))
+        made = make_folder(path.parent) if folder is None else []
+        try:
+            with whole_file(path, wait=True, folder=folder) as file:
+                with suppress(FileNotFoundError):
+                    state = os.stat(
+                        path if folder is None else path.name, dir_fd=folder, follow_symlinks=False
+                    )
+                    # Whoever could read what stood there can still. Who could write to it may have
+                    # put it there for that.
+                    if stat.S_ISREG(state.st_mode):
+                        is_own = state.st_uid == os.geteuid()
+                        kept = state.st_mode & (0o775 if is_own else 0o444)
+                        usual = 0 if is_own else stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                        os.fchmod(file.fileno(), kept | usual)
+                file.write(os.fsencode(content))
+        except BaseException:
+            remove_empty(made)
+            raise

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from dataclasses import replace
 from functools import partial
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, cast
 
 from bundler.digest import Digest, Stream
 from bundler.errors import DamagedError, RequestError, shown
@@ -23,6 +23,8 @@ from bundler.remote import PathInside, RemoteFile, RemoteSnapshot
 MAX_MEMBERS = 100_000
 MAX_RATIO = 200
 """How many times its own size an archive may hold; code and weights shrink at most to a tenth."""
+_ENTRY = b"PK\1\2"
+"""What each entry of the list of members begins with: APPNOTE.TXT, 4.3.12."""
 _COMMIT_HASH = re.compile(rb"[0-9a-f]{40}")
 _LARGEST_SMALL = 16 << 20
 """Bytes that any archive may hold, however small it is itself."""
@@ -50,8 +52,9 @@ def from_zip(snapshot: RemoteSnapshot, archive: BinaryIO, digest: Digest) -> Rem
     assert snapshot.inside is not None
     files: dict[str, RemoteFile] = {}
     try:
-        _check_directory(archive)
-        opened = zipfile.ZipFile(archive)
+        bounded = _Bounded(archive)
+        opened = zipfile.ZipFile(cast(BinaryIO, bounded))
+        bounded.is_opened = True
     except _FAULTS as error:
         raise DamagedError(
             f"what came for {snapshot.name} is no zip archive ({_said(error)})"
@@ -83,29 +86,37 @@ def from_zip(snapshot: RemoteSnapshot, archive: BinaryIO, digest: Digest) -> Rem
     )
 
 
-def _check_directory(archive: BinaryIO) -> None:
-    """Raise BadZipFile for a list of members that is too long (APPNOTE.TXT, 4.3.14 and 4.3.16)."""
-    end = archive.seek(0, io.SEEK_END)
-    archive.seek(max(0, end - (1 << 16) - 22))
-    tail = archive.read()
-    sizes = [
-        int.from_bytes(tail[found + at : found + at + width], "little")
-        for mark, at, width in ((b"PK\5\6", 12, 4), (b"PK\6\6", 40, 8))
-        if (found := tail.rfind(mark)) >= 0
-    ]
-    if any(MAX_DIRECTORY < size != 0xFFFFFFFF for size in sizes):
-        raise zipfile.BadZipFile(f"its list of members has more than {MAX_DIRECTORY:,} bytes")
+class _Bounded:
+    """An archive of which not more is read at once than a list of members may have.
+
+    What such a list says of itself need not be true, and is not always where one looks for it: what
+    counts is what is really read.
+    """
+
+    def __init__(self, archive: BinaryIO) -> None:
+        self._archive = archive
+        self.seek, self.tell = archive.seek, archive.tell
+        self.is_opened = False
+        """Whether the list has been read."""
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._archive.read(MAX_DIRECTORY + 1 if size < 0 else min(size, MAX_DIRECTORY + 1))
+        if len(data) > MAX_DIRECTORY:
+            raise zipfile.BadZipFile(f"its list of members has more than {MAX_DIRECTORY:,} bytes")
+        if not self.is_opened and data.count(_ENTRY) > MAX_MEMBERS:
+            raise zipfile.BadZipFile(f"it has more than {MAX_MEMBERS:,} members")
+        return data
 
 
 def _wanted(
     archive: zipfile.ZipFile, inside: PathInside, archive_size: int
 ) -> list[tuple[zipfile.ZipInfo, str]]:
     """The members that are wanted, with the paths that they get. Raises ValueError."""
-    members = archive.infolist()
-    if len(members) > MAX_MEMBERS:
-        raise ValueError(f"more than {MAX_MEMBERS:,} members")
     wanted = []
-    for member in members:
+    for member in archive.infolist():
         # Wanted or not: one that leads elsewhere makes all of it an attack.
         parts = member.filename.removesuffix("/").split("/")
         if {"..", ""} & {*parts} or "\\" in member.filename:

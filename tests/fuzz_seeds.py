@@ -90,6 +90,11 @@ def requests() -> Iterator[bytes]:
     yield b'models = ["a/b", {spec = "c", revision = "v1", include = ["x"], all_files = true}]'
 
 
+def signatures() -> Iterator[bytes]:
+    for path in sorted(DATA.glob("format-*.tar.zst.sig")):
+        yield path.read_bytes()
+
+
 def environments() -> Iterator[bytes]:
     roots = bundler.find_roots({"HOME": "/nowhere"}, root=Path("/nowhere/it's"))
     for form in (EnvFormat.SH, EnvFormat.DOCKER, EnvFormat.JSON):
@@ -103,6 +108,7 @@ SEEDS: Mapping[str, Callable[[], Iterator[bytes]]] = {
     "pickle": pickles,
     "receipt": receipts,
     "request": requests,
+    "signature": signatures,
     "table": tables,
     "tar": tars,
     "unpack": bundles,

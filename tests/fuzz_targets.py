@@ -10,10 +10,11 @@ import io
 import json
 import os
 import pickle
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
@@ -30,6 +31,7 @@ from bundler.errors import (
     FormatError,
     RequestError,
     TargetError,
+    TrustError,
     UnavailableError,
 )
 from bundler.layouts import layout_of
@@ -38,6 +40,7 @@ from bundler.manifest import Manifest
 from bundler.names import UNPRINTABLE
 from bundler.pickled import foreign_imports
 from bundler.receipt import read_receipts, receipt_path, write_receipt
+from bundler.relative import RelativePath
 from bundler.remote import RemoteSnapshot
 from bundler.request import read_request
 from bundler.shells import EnvFormat, read_variables
@@ -46,6 +49,8 @@ from bundler.zip_archive import from_zip
 PARTS = parts_of(manifest_of(model_record()))
 BUNDLE = Digest.of(b"bundle")
 """The bundle that a receipt is of."""
+SIGNED = Path(__file__).parent / "data" / "format-1.tar.zst"
+SIGNER = bundler.PublicKey.read(SIGNED.with_name("format-1.pub.pem"))
 
 
 def check_manifest(data: bytes) -> None:
@@ -65,10 +70,10 @@ def check_manifest(data: bytes) -> None:
     return None
 
 
-def assert_below(path: PurePosixPath) -> None:
+def assert_below(path: RelativePath) -> None:
     """Joined to a folder, the path stays below it."""
     assert path.parts
-    assert not path.is_absolute()
+    assert not path.startswith("/")
     assert not {"", ".", ".."} & {*path.parts}
     assert not UNPRINTABLE.search(str(path))
     assert "\\" not in str(path)
@@ -128,7 +133,7 @@ def check_zip(data: bytes) -> None:
         return assert_plain(error)
     assert sum(file.size or 0 for file in files) <= max(200 * len(data), 16 << 20)
     for file in files:
-        assert_below(PurePosixPath(file.path))
+        assert_below(RelativePath(file.path))
         try:
             whole = b"".join(iter(partial_reads(file.open(0)), b""))
         except DamagedError as error:
@@ -249,6 +254,27 @@ def check_environment(data: bytes) -> None:
                 assert said["TORCH_HOME"] == str(extended.torch_home)
 
 
+def check_signature(data: bytes) -> None:
+    """What is taken for the signature of a bundle states what the true one does."""
+    with TemporaryDirectory(dir=IN_MEMORY) as name:
+        signature = Path(name, "bundle.sig")
+        signature.write_bytes(data)
+        claimed = bundler.inspect(SIGNED, signature=signature).claimed_key
+        assert claimed is not None
+        assert len(claimed) <= 64
+        try:
+            bundler.inspect(SIGNED, trusted=bundler.Trust((SIGNER,), signature))
+        except TrustError as error:
+            return assert_plain(error)
+    assert statement_in(data) == statement_in(SIGNED.with_name(f"{SIGNED.name}.sig").read_bytes())
+    return None
+
+
+def statement_in(signature: bytes) -> bytes:
+    """The bytes that are signed."""
+    return b64decode(json.loads(signature)["dsseEnvelope"]["payload"])
+
+
 def check_whole(data: bytes) -> None:
     """A bundle is unpacked without harm, whatever the options."""
     check_unpack(data)
@@ -262,6 +288,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "pickle": check_pickle,
     "receipt": check_receipt,
     "request": check_request,
+    "signature": check_signature,
     "table": check_table,
     "tar": check_tar,
     "unpack": check_whole,

@@ -82,6 +82,9 @@ def make_bundle(
     *,
     asked: tuple[str, ...] = (),
     aliases: Mapping[str, str] | None = None,
+    sign: bundler.PrivateKey | None = None,
+    level: int | None = None,
+    split_size: int | None = None,
 ) -> bundler.Packed:
     """Pack `asked` (by default all `models`) into a bundle at `path`."""
     return bundler.pack(
@@ -90,4 +93,7 @@ def make_bundle(
         selection=bundler.Selection(all_files=True),
         store=path.parent / "store",
         sources=(MemorySource(models, aliases),),
+        sign=sign,
+        level=level,
+        split_size=split_size,
     )

@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from random import Random
 from stat import S_IMODE
@@ -100,8 +101,10 @@ class State:
 class Disk:
     """The folder `root` on a disk, and what happens to it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, unsynced: str = "") -> None:
+        """`unsynced`: a pattern of paths of files whose content was never on disk."""
         self._root = root
+        self._unsynced = unsynced
         self._first: dict[_File, bytes] = {}
         self._top = self._read(root)
         self._events: list[list[_Named | _Written | _Synced]] = []
@@ -166,7 +169,8 @@ class Disk:
             else:
                 file = _File()
                 self._look(file, entry)
-                self._first[file] = entry.read_bytes()
+                if not fnmatch(str(entry), self._unsynced):
+                    self._first[file] = entry.read_bytes()
                 folder.first[entry.name] = file
         folder.now |= folder.first
         return folder

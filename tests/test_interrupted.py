@@ -41,7 +41,7 @@ class Interrupted(At):
 
 @pytest.mark.parametrize(
     ("scene", "every"),
-    [("merging", 2), ("unpacking", 19), ("removing", 3), ("packing", 2)],
+    [("merging", 2), ("unpacking", 19), ("removing", 3), ("packing", 3)],
     indirect=["scene"],
     ids=lambda value: str(value),
 )
@@ -177,11 +177,6 @@ class TestTwoAtOnce:
             assert scene.run(Holding(number, remove, notes_nothing)).code == 0
             scene.assert_finished()
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="`remove` drops drafts of receipts before it has any lock, those that another "
-        "bundler is writing too",
-    )
     def test_a_removal_leaves_a_receipt_that_is_being_written_alone(
         self, commands: Commands, tmp_path: Path, hub: LoopbackHub
     ) -> None:

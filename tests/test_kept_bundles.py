@@ -20,6 +20,9 @@ MiB of zeros, `tf_model.h5` with `left out`; and `org/other`: the same `sub/voca
 `format-1-kinds` has every layout of the first release: `timm:hrnet_w18`, which lends the code of
 `acme/code`, `dataset:acme/tiny` with its prepared form, `insightface:buffalo_l`,
 `torchhub:facebookresearch/dinov2#dinov2_vits14` and a folder, `file:my-model`, all made up.
+
+`format-1.tar.zst.sig` was made of the manifest of `format-1` by the first release that signs, with
+a key of which only the public half was kept, in `format-1.pub.pem`.
 """
 
 from __future__ import annotations
@@ -126,6 +129,16 @@ def test_in_volumes_it_is_the_same_bundle(tmp_path: Path) -> None:
     bundler.unpack(volumes[::-1], roots=bundler.find_roots(root=tmp_path), env=None)
     tree = described_tree(tmp_path)
     assert tree.items() >= facts_of(whole)["tree"].items()
+
+
+def test_its_signature_is_accepted() -> None:
+    path = KEPT[-1]
+    trusted = bundler.Trust.read([path.with_name("format-1.pub.pem")])
+    hint = "f98086d0d29a65f88dd33557d79d658b845d2d6cd21594b4285829d7c0cf1918"
+    assert bundler.inspect(path).claimed_key == hint
+    signer = bundler.verify(path, trusted=trusted).signer
+    assert signer is not None
+    assert signer.hint == hint
 
 
 @kept_bundles

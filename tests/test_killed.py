@@ -16,12 +16,14 @@ from bundle_builder import CountingFile
 from command import command_environment
 from disk_calls import KILL, At, Commands, Tear
 from loopback_hub import LoopbackHub
-from unlucky import ONLINE, Scene, blob_is_unnoted, bundle_of, merging, packing
+from unlucky import ONLINE, Scene, bundle_of, merging
 
 import bundler
 
 LARGE = {f"model-{n}.safetensors": os.urandom(1_100_000) for n in range(6)}
 JOBS = 2
+PATHS = {hashlib.sha256(content).hexdigest(): path for path, content in ONLINE.items()}
+FETCHED = PATHS.keys()
 BEGINNING = 300_000
 """Bytes that are read of every bundle, to learn what is in it; less than a model."""
 LOOKS = re.compile(
@@ -56,15 +58,30 @@ def changes(line: str) -> str | None:
     return "rmdir" if "AT_REMOVEDIR" in arguments else CALLED.get(name, name)
 
 
+def whole_files(folder: Path) -> set[str]:
+    """The digests of all files below a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    return {hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def asked_for(digest: str, hub: LoopbackHub) -> bool:
+    """Whether the hub was asked for the content of the file with this digest."""
+    return any(r.method == "GET" and r.path.endswith(f"/{PATHS[digest]}") for r in hub.requests)
+
+
 @pytest.mark.parametrize(
     ("scene", "every"),
-    [("merging", 1), ("unpacking", 5), ("removing", 1), ("removing all", 3), ("packing", 1)],
+    [("merging", 1), ("unpacking", 5), ("removing", 1), ("removing all", 4), ("packing", 2)],
     indirect=["scene"],
     ids=lambda value: str(value),
 )
-def test_what_was_there_loads_and_running_again_finishes(scene: Scene, every: int) -> None:
+def test_what_was_there_loads_and_running_again_finishes(
+    scene: Scene, every: int, hub: LoopbackHub
+) -> None:
     killed, faults = 0, {}
-    for number in range(0, scene.calls, every):
+    fetched_once = set()
+    # Of the end, where receipts and folders go, nothing is left out.
+    for number in sorted({*range(0, scene.calls, every), *range(scene.calls - 6, scene.calls)}):
         for verdict in (KILL, Tear()):
             at = At(number, verdict)
             ran = scene.run(at)
@@ -74,13 +91,18 @@ def test_what_was_there_loads_and_running_again_finishes(scene: Scene, every: in
             try:
                 assert ran.code == -9
                 scene.assert_sound()
+                fetched = FETCHED & whole_files(scene.folder / "store/blobs")
+                hub.requests.clear()
                 scene.finish()
+                assert not [file for file in fetched if asked_for(file, hub)]
+                fetched_once |= fetched
             except AssertionError as fault:
                 faults[f"{number}: {at.calls[-1]}"] = str(fault)
             if at.calls[-1].size < 2:
                 break
     assert not faults, "\n".join(f"{at}\n    {fault}" for at, fault in faults.items())
     assert killed > 0.9 * scene.calls / every
+    assert fetched_once == (FETCHED if scene.arguments[0] == "pack" else set())
 
 
 def test_strace_sees_no_other_calls_change_the_disk(
@@ -105,48 +127,6 @@ def test_strace_sees_no_other_calls_change_the_disk(
     assert changing == Counter(call.name for call in seen.calls)
 
 
-@pytest.mark.parametrize(
-    "scene",
-    [
-        pytest.param(
-            "merging",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="the next run finds the ref where this one has moved it, and notes that as "
-                "what it said before: `remove` leaves it leading to what is removed",
-            ),
-        ),
-        pytest.param(
-            "packing",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="what a blob is known as is noted when it is in the store already",
-            ),
-        ),
-        pytest.param(
-            "removing all",
-            marks=pytest.mark.xfail(
-                strict=True, reason="a folder .bundler without a folder of receipts stays"
-            ),
-        ),
-    ],
-    indirect=True,
-)
-def test_running_again_leaves_no_hole(scene: Scene) -> None:
-    found = 0
-    for number in range(scene.calls):
-        if scene.run(At(number, KILL)).code and scene.hole and scene.hole.is_there(scene.folder):
-            found += 1
-            scene.finish(excused=False)
-    assert found
-
-
-def whole_files(folder: Path) -> set[str]:
-    """The digests of all files below a folder."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return {hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def test_what_was_unpacked_is_not_unpacked_again(commands: Commands, tmp_path: Path) -> None:
     bundle = bundle_of(tmp_path / "bundles", "large", {"org/large": LARGE})
     content = bundle.read_bytes()
@@ -169,23 +149,3 @@ def test_what_was_unpacked_is_not_unpacked_again(commands: Commands, tmp_path: P
         spared.append(sure)
         shutil.rmtree(case)
     assert max(spared) == len(LARGE) - JOBS
-
-
-def test_what_was_downloaded_is_not_downloaded_again(
-    commands: Commands, tmp_path: Path, hub: LoopbackHub
-) -> None:
-    scene = packing(commands, tmp_path, hub)
-    paths = {hashlib.sha256(content).hexdigest(): path for path, content in ONLINE.items()}
-    spared = set()
-    for number in range(0, scene.calls, 2):
-        at = At(number, KILL)
-        if scene.run(at).code == 0 or blob_is_unnoted(scene.folder):
-            continue
-        blobs = whole_files(scene.folder / "store/blobs") & paths.keys()
-        hub.requests.clear()
-        assert scene.again().code == 0
-        asked = [request.path for request in hub.requests if request.method == "GET"]
-        for blob in blobs:
-            assert not [path for path in asked if path.endswith(f"/{paths[blob]}")]
-            spared.add(paths[blob])
-    assert spared == ONLINE.keys()

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
 from random import Random
 
 import pytest
@@ -24,6 +23,7 @@ from bundler.layouts.placement import Absent, File, Link, Placement, Sealed, Tex
 from bundler.layouts.torch_hub import TorchCheckpoints, TorchHub
 from bundler.manifest import FileEntry, Snapshot
 from bundler.names import relative_path
+from bundler.relative import RelativePath
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 GIT_ETAG = "45a2321a7ecfdaaf60a6c1fd7f5463994cc8907d"
@@ -37,8 +37,8 @@ SNAPSHOT = Snapshot(
     revision="main",
     commit_hash=COMMIT,
     files=(
-        FileEntry(PurePosixPath("config.json"), CONFIG, GIT_ETAG),
-        FileEntry(PurePosixPath("deep/er/model.safetensors"), WEIGHTS, WEIGHTS.digest.hex),
+        FileEntry(RelativePath("config.json"), CONFIG, GIT_ETAG),
+        FileEntry(RelativePath("deep/er/model.safetensors"), WEIGHTS, WEIGHTS.digest.hex),
     ),
 )
 LISTING = {
@@ -52,17 +52,17 @@ LISTING = {
 }
 
 
-def everywhere(path: PurePosixPath) -> bool:
+def everywhere(path: RelativePath) -> bool:
     return True
 
 
-def nowhere(path: PurePosixPath) -> bool:
+def nowhere(path: RelativePath) -> bool:
     return False
 
 
 def placed(
     snapshot: Snapshot,
-    can_link: Callable[[PurePosixPath], bool] = everywhere,
+    can_link: Callable[[RelativePath], bool] = everywhere,
     layout: Layout = HuggingFaceCache(),
 ) -> dict[str, Placement]:
     """The placements by path."""
@@ -104,7 +104,7 @@ def test_files_are_blobs_named_by_etag_and_snapshots_are_relative_links_to_them(
 
 
 def test_a_file_without_an_etag_is_named_by_its_digest() -> None:
-    result = placed(replace(SNAPSHOT, files=(FileEntry(PurePosixPath("x"), CONFIG),)))
+    result = placed(replace(SNAPSHOT, files=(FileEntry(RelativePath("x"), CONFIG),)))
     assert f"models--org--tiny/blobs/{CONFIG.digest.hex}" in result
 
 
@@ -214,7 +214,7 @@ GARBAGE = {
 class TestMergedListing:
     """What becomes of a listing that stands there already."""
 
-    def merged(self, before: str, exists: Callable[[PurePosixPath], bool]) -> object:
+    def merged(self, before: str, exists: Callable[[RelativePath], bool]) -> object:
         placement = placed(SNAPSHOT)[f"models--org--tiny/trees/{COMMIT}.json"]
         assert isinstance(placement, Text)
         assert placement.merge is not None
@@ -226,7 +226,7 @@ class TestMergedListing:
         before = json.dumps({"format_version": 1, "files": {"there": there, "x/gone": gone}})
         asked: list[str] = []
 
-        def exists(path: PurePosixPath) -> bool:
+        def exists(path: RelativePath) -> bool:
             asked.append(str(path))
             return path.name == "there"
 
@@ -301,23 +301,23 @@ TORCH_HUB = Snapshot(
     revision="main",
     commit_hash=COMMIT,
     files=(
-        FileEntry(PurePosixPath("hubconf.py"), CODE),
-        FileEntry(PurePosixPath("package/config.json"), CONFIG),
+        FileEntry(RelativePath("hubconf.py"), CODE),
+        FileEntry(RelativePath("package/config.json"), CONFIG),
     ),
 )
 TORCH_CHECKPOINT = Snapshot(
     source="https",
     name="https://host.example/some/where/x-0123.pth",
     layout="torch-checkpoints",
-    files=(FileEntry(PurePosixPath("x-0123.pth"), WEIGHTS),),
+    files=(FileEntry(RelativePath("x-0123.pth"), WEIGHTS),),
 )
 PACK = Snapshot(
     source="insightface",
     name="buffalo_l",
     layout="insightface",
     files=(
-        FileEntry(PurePosixPath("det_10g.onnx"), WEIGHTS),
-        FileEntry(PurePosixPath("genderage.onnx"), CONFIG),
+        FileEntry(RelativePath("det_10g.onnx"), WEIGHTS),
+        FileEntry(RelativePath("genderage.onnx"), CONFIG),
     ),
 )
 PREPARED = replace(
@@ -325,8 +325,8 @@ PREPARED = replace(
     kind="dataset",
     layout="hf-datasets",
     files=(
-        FileEntry(PurePosixPath("org___tiny/default/0.0.0/abc/dataset_info.json"), CONFIG),
-        FileEntry(PurePosixPath("org___tiny/default/0.0.0/abc/tiny-train.arrow"), WEIGHTS),
+        FileEntry(RelativePath("org___tiny/default/0.0.0/abc/dataset_info.json"), CONFIG),
+        FileEntry(RelativePath("org___tiny/default/0.0.0/abc/tiny-train.arrow"), WEIGHTS),
     ),
 )
 FOLDER = Snapshot(
@@ -334,15 +334,15 @@ FOLDER = Snapshot(
     name="mine",
     layout="flat",
     files=(
-        FileEntry(PurePosixPath("config.json"), CONFIG),
-        FileEntry(PurePosixPath("sub/model.safetensors"), WEIGHTS),
+        FileEntry(RelativePath("config.json"), CONFIG),
+        FileEntry(RelativePath("sub/model.safetensors"), WEIGHTS),
     ),
 )
 SINGLE_FILE = Snapshot(
     source="file",
     name="mine.pth",
     layout="flat",
-    files=(FileEntry(PurePosixPath("mine.pth"), WEIGHTS),),
+    files=(FileEntry(RelativePath("mine.pth"), WEIGHTS),),
 )
 
 
@@ -384,7 +384,7 @@ class TestTorchHub:
 
     def test_without_links_the_folder_of_the_ref_holds_the_files(self) -> None:
         result = placed(replace(TORCH_HUB, revision="a/b"), nowhere, TorchHub())
-        assert result["hub/Owner_Repo_a_b"] == Sealed(PurePosixPath("hub/Owner_Repo_a_b"))
+        assert result["hub/Owner_Repo_a_b"] == Sealed(RelativePath("hub/Owner_Repo_a_b"))
         assert set(result) == {
             "hub/Owner_Repo_a_b",
             "hub/Owner_Repo_a_b/hubconf.py",
@@ -417,26 +417,26 @@ class TestTorchHub:
 @pytest.mark.parametrize("path", ["x-0123.pth", "a folder/of it/x-0123.pth"])
 @pytest.mark.parametrize("can_link", [everywhere, nowhere])
 def test_a_checkpoint_stands_under_the_last_part_of_its_name(
-    path: str, can_link: Callable[[PurePosixPath], bool]
+    path: str, can_link: Callable[[RelativePath], bool]
 ) -> None:
-    snapshot = replace(TORCH_CHECKPOINT, files=(FileEntry(PurePosixPath(path), WEIGHTS),))
-    place = PurePosixPath("hub/checkpoints/x-0123.pth")
+    snapshot = replace(TORCH_CHECKPOINT, files=(FileEntry(RelativePath(path), WEIGHTS),))
+    place = RelativePath("hub/checkpoints/x-0123.pth")
     assert list(TorchCheckpoints().place(snapshot, can_link)) == [File(place, WEIGHTS)]
 
 
 @pytest.mark.parametrize("can_link", [everywhere, nowhere])
 def test_a_pack_of_insightface_has_a_folder_below_models(
-    can_link: Callable[[PurePosixPath], bool],
+    can_link: Callable[[RelativePath], bool],
 ) -> None:
     assert list(InsightFace().place(PACK, can_link)) == [
-        File(PurePosixPath("models/buffalo_l/det_10g.onnx"), WEIGHTS),
-        File(PurePosixPath("models/buffalo_l/genderage.onnx"), CONFIG),
+        File(RelativePath("models/buffalo_l/det_10g.onnx"), WEIGHTS),
+        File(RelativePath("models/buffalo_l/genderage.onnx"), CONFIG),
     ]
 
 
 @pytest.mark.parametrize("can_link", [everywhere, nowhere])
 def test_prepared_datasets_keep_the_paths_that_the_library_made(
-    can_link: Callable[[PurePosixPath], bool],
+    can_link: Callable[[RelativePath], bool],
 ) -> None:
     assert list(HuggingFaceDatasets().place(PREPARED, can_link)) == [
         File(entry.path, entry.blob) for entry in PREPARED.files
@@ -523,10 +523,10 @@ class TestFlat:
 
 def snapshot_of(spec: str) -> Snapshot:
     """A snapshot for a spec, with content that no other spec has."""
-    entry = FileEntry(PurePosixPath("config.json"), Blob.of(spec.encode()))
+    entry = FileEntry(RelativePath("config.json"), Blob.of(spec.encode()))
     scheme, _, rest = spec.rpartition(":")
     if scheme == "https":
-        entry = replace(entry, path=PurePosixPath(rest).relative_to("//host.example"))
+        entry = replace(entry, path=RelativePath(rest).relative_to("//host.example"))
         return replace(TORCH_CHECKPOINT, name=spec, files=(entry,))
     if scheme == "file":
         return replace(FOLDER, name=rest, files=(entry,))
@@ -561,8 +561,8 @@ def test_each_model_and_single_file_is_there_once_under_a_name_of_its_own(asked:
     wanted = [Blob.of(spec.encode()) for spec in asked if not spec.startswith("dataset:")]
     assert sorted(contents, key=str) == sorted(wanted, key=str)
     for snapshot in flat:
-        assert relative_path(snapshot.name) == PurePosixPath(snapshot.name)
-        assert len(PurePosixPath(snapshot.name).parts) == 1
+        assert relative_path(snapshot.name) == RelativePath(snapshot.name)
+        assert len(RelativePath(snapshot.name).parts) == 1
 
 
 @given(st.lists(SPECS, unique=True), st.randoms())
@@ -601,7 +601,7 @@ MISFITS: dict[str, tuple[Layout, Snapshot]] = {
 @pytest.mark.parametrize(("layout", "snapshot"), MISFITS.values(), ids=MISFITS)
 @pytest.mark.parametrize("can_link", [everywhere, nowhere])
 def test_a_snapshot_that_does_not_fit_its_layout_is_refused(
-    layout: Layout, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+    layout: Layout, snapshot: Snapshot, can_link: Callable[[RelativePath], bool]
 ) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         list(layout.place(snapshot, can_link))
@@ -613,8 +613,8 @@ LINKING = {
     "links here and there": lambda path: len(str(path)) % 2 == 0,
 }
 EQUAL_FILES = (
-    FileEntry(PurePosixPath("copy.json"), CONFIG, GIT_ETAG),
-    FileEntry(PurePosixPath("other.json"), CONFIG, CONFIG.digest.hex),
+    FileEntry(RelativePath("copy.json"), CONFIG, GIT_ETAG),
+    FileEntry(RelativePath("other.json"), CONFIG, CONFIG.digest.hex),
 )
 CASES = {
     "hf-cache, plain": SNAPSHOT,
@@ -652,13 +652,13 @@ class TestEveryLayout:
     @pytest.mark.parametrize("can_link", LINKING.values(), ids=LINKING)
     @pytest.mark.parametrize("snapshot", CASES.values(), ids=CASES)
     def test_stays_below_the_root_without_contradictions_texts_last(
-        self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+        self, snapshot: Snapshot, can_link: Callable[[RelativePath], bool]
     ) -> None:
         placements = list(layout_of(snapshot).place(snapshot, can_link))
         sealed = {p.path for p in placements if isinstance(p, Sealed)}
         placements = [p for p in placements if not isinstance(p, Sealed)]
         assert sealed <= {folder for p in placements for folder in p.path.parents}
-        by_path: dict[PurePosixPath, Placement] = {}
+        by_path: dict[RelativePath, Placement] = {}
         for placement in placements:
             assert relative_path(str(placement.path)) == placement.path
             assert by_path.setdefault(placement.path, placement) == placement

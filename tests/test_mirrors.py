@@ -625,25 +625,3 @@ class TestTokens:
         assert (done.code, done.err) == (0, "")
         assert asked(other)
         assert with_token(other) == []
-
-    @pytest.mark.parametrize("goes", ["well", "wrong"])
-    def test_it_is_written_nowhere(
-        self, hub: LoopbackHub, mirror: LoopbackHub, tmp_path: Path, goes: str
-    ) -> None:
-        hub.add("acme/secret", FILES, private=True)
-        hub.token = "hf_abcdefghijklmnopqrstuvwxyz"
-        if goes == "wrong":
-            hub.faults.append(Fault(r"/vocab\.txt", times=99, status=403))
-            hub.faults.append(Fault("", server="cdn", times=99, status=500, headers=AT_ONCE))
-        done = pack(
-            tmp_path, "acme/secret", "--retries", 2, "--mirror", f"{hub.url}={mirror.url}",
-            hub=hub.url, HF_TOKEN=hub.token,
-        )  # fmt: skip
-        assert done.code == (0 if goes == "well" else 3)
-        assert with_token(hub)
-        if goes == "well":
-            content(tmp_path / "bundle.tar.zst", tmp_path / "root")
-        written = [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert len(written) > 10
-        said = [done.raw, done.err.encode(), *(path.read_bytes() for path in written)]
-        assert not [text for text in said if hub.token.encode() in text]

@@ -282,15 +282,6 @@ class TestAccess:
         assert "your token is not sent to" in done.err
         assert not [r for r in hub.requests if "authorization" in r.headers]
 
-    def test_no_secret_and_no_path_enters_the_bundle(
-        self, hub: LoopbackHub, tmp_path: Path
-    ) -> None:
-        hub.add("acme/secret", FILES, private=True)
-        assert pack(hub, tmp_path, "acme/secret", env={"HF_TOKEN": hub.token}).code == 0
-        manifest = bundler.inspect(tmp_path / "bundle.tar.zst").manifest_bytes
-        for secret in (hub.token, str(tmp_path), os.uname().nodename, hub.url):
-            assert secret.encode() not in manifest
-
 
 class TestBadRequests:
     def test_all_faults_are_told_at_once_and_nothing_is_downloaded(
@@ -564,20 +555,49 @@ class TestDownloads:
         assert pack(hub, tmp_path, "acme/good", "acme/bad").code == 0
         assert [path for path in fetched(hub) if "good" in path] == []
 
-    def test_a_blob_that_changed_in_the_store_never_enters_a_bundle(
-        self, hub: LoopbackHub, tmp_path: Path
+    @pytest.fixture
+    def damaged(self, hub: LoopbackHub, tmp_path: Path) -> dict[str, dict[str, bytes]]:
+        """Models that were packed; of nothing in the store there is more than the size."""
+        models = {
+            "acme/adapter": {
+                "adapter_config.json": b'{"base_model_name_or_path": "acme/tiny"}',
+                "adapter_model.safetensors": b"adapter",
+            },
+            "acme/tiny": FILES,
+        }
+        for name, files in models.items():
+            hub.add(name, files)
+        assert pack(hub, tmp_path, "acme/adapter").code == 0
+        for blob in (tmp_path / ".cache/bundler/blobs/sha256").iterdir():
+            blob.chmod(stat.S_IRUSR | stat.S_IWUSR)
+            blob.write_bytes(bytes(blob.stat().st_size))
+        return models
+
+    def test_what_changed_in_the_store_is_fetched_anew(
+        self, damaged: dict[str, dict[str, bytes]], hub: LoopbackHub, tmp_path: Path
     ) -> None:
-        hub.add("acme/tiny", FILES)
-        assert pack(hub, tmp_path, "acme/tiny").code == 0
-        store = tmp_path / ".cache" / "bundler" / "blobs" / "sha256"
-        (blob,) = [p for p in store.iterdir() if p.stat().st_size == len(WEIGHTS)]
-        blob.chmod(stat.S_IRUSR | stat.S_IWUSR)
-        blob.write_bytes(WEIGHTS[::-1])
-        done = pack(hub, tmp_path, "acme/tiny", "-o", "second.tar.zst")
-        assert (done.code, done.err.count("\n")) == (4, 1)
-        assert not (tmp_path / "second.tar.zst").exists()
-        assert pack(hub, tmp_path, "acme/tiny", "-o", "second.tar.zst").code == 0
-        assert content(tmp_path / "second.tar.zst") == {"acme/tiny": FILES}
+        done = pack(hub, tmp_path, "acme/adapter", "-o", "second.tar.zst")
+        assert (done.code, done.err.count("had changed: they are brought anew")) == (0, 1)
+        assert content(tmp_path / "second.tar.zst") == damaged
+
+    def test_so_it_is_for_volumes(
+        self, damaged: dict[str, dict[str, bytes]], hub: LoopbackHub, tmp_path: Path
+    ) -> None:
+        (tmp_path / "stick").mkdir()
+        done = pack(hub, tmp_path, "acme/adapter", "-o", "stick/b.zst", "--split-size", "1MB")
+        assert (done.code, done.err.count("had changed: they are brought anew")) == (0, 1)
+        assert content(tmp_path / "stick") == damaged
+        names = {path.name for path in (tmp_path / "stick").iterdir() if path.is_file()}
+        assert names == {*(f"b.zst.00{number}" for number in range(4)), "b.zst.volumes"}
+
+    def test_what_changed_in_the_store_ends_what_is_written_to_a_pipe(
+        self, damaged: dict[str, dict[str, bytes]], hub: LoopbackHub, tmp_path: Path
+    ) -> None:
+        done = pack(hub, tmp_path, "acme/adapter", "-o", "-")
+        assert (done.code, done.err.count("run the same command again")) == (4, 1)
+        done = pack(hub, tmp_path, "acme/adapter", "-o", "second.tar.zst")
+        assert (done.code, "had changed" in done.err) == (0, False)
+        assert content(tmp_path / "second.tar.zst") == damaged
 
     def test_a_store_in_use_is_told(self, hub: LoopbackHub, tmp_path: Path) -> None:
         from bundler.store import BlobStore

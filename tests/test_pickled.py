@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from bundler import pickled
 from bundler.pickled import foreign_imports
+from bundler.relative import RelativePath
 
 ALLOWED = {
     "collections.OrderedDict",
@@ -198,7 +199,7 @@ def test_what_is_found_is_what_an_unpickler_asks_for(protocol: int) -> None:
             asked.add(f"{module}.{name}")
             return super().find_class(module, name)
 
-    values = [Fraction(1, 3), date(2000, 1, 1), PurePosixPath("a"), defaultdict(list, a=[3j])]
+    values = [Fraction(1, 3), date(2000, 1, 1), RelativePath("a"), defaultdict(list, a=[3j])]
     content = pickle.dumps([*values, OrderedDict(a=Counter("b")), *values], protocol)
     Asked(io.BytesIO(content)).load()
     assert foreign_imports(io.BytesIO(content), ()) == sorted(asked)

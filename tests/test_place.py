@@ -621,7 +621,7 @@ def test_killed_at_any_point_what_was_there_loads_and_running_again_completes(
     assert (moved.count(False) > 20, moved.count(True) > 3) == (True, True)
 
 
-@pytest.mark.parametrize("point", [("fsync", 2), ("symlinkat", 2)], ids=["staging", "placing"])
+@pytest.mark.parametrize("point", [("fsync", 4), ("symlinkat", 2)], ids=["staging", "placing"])
 def test_what_a_killed_run_had_unpacked_is_not_unpacked_again(
     point: tuple[str, int], strace: None, bundle: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +29,7 @@ from bundler.receipt import (
     receipt_path,
     write_receipt,
 )
+from bundler.relative import RelativePath
 
 TINY = {"config.json": b"{}", "model.safetensors": b"weights"}
 OTHER = {"config.json": b'{"other": 1}'}
@@ -48,11 +49,11 @@ RECEIPT = Receipt(
             commit_hash=commit_hash(TINY),
             size=1,
             files=(
-                InstalledFile("hub", PurePosixPath("models--org--tiny/a é"), A, 7, False),
-                InstalledFile("/plain", PurePosixPath("b"), Blob.of(b""), 8, True),
+                InstalledFile("hub", RelativePath("models--org--tiny/a é"), A, 7, False),
+                InstalledFile("/plain", RelativePath("b"), Blob.of(b""), 8, True),
             ),
-            links=(InstalledPointer("hub", PurePosixPath("models--tiny"), "models--org--tiny"),),
-            texts=(InstalledPointer("hub", PurePosixPath("refs/main"), None, "before"),),
+            links=(InstalledPointer("hub", RelativePath("models--tiny"), "models--org--tiny"),),
+            texts=(InstalledPointer("hub", RelativePath("refs/main"), None, "before"),),
         ),
         InstalledModel("file", "notes", "flat", None, (), (), (), None, None, 0),
     ),

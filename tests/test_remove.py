@@ -562,8 +562,9 @@ def test_after_a_killed_removal_an_unpack_makes_it_whole(
         pytest.skip("strace is not installed")
     unpack_below(tmp_path, bundles["new"])
     before = tree(tmp_path)
-    inject = "inject=rename:signal=SIGKILL:when=1"  # The receipt, when all else is done.
-    options = ["-o", os.devnull, "-e", "trace=rename", "-e", inject]
+    receipts = tmp_path / "huggingface/.bundler/receipts"
+    inject = "inject=renameat:signal=SIGKILL:when=1"  # The receipt, when all else is done.
+    options = ["-o", os.devnull, "-P", str(receipts), "-e", "trace=renameat", "-e", inject]
     assert traced(tmp_path, "tiny", *options) == -signal.SIGKILL
     assert tree(tmp_path) != before
     unpack_below(tmp_path, bundles["new"])

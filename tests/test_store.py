@@ -125,6 +125,22 @@ class TestShown:
         assert (tmp_path / "file").read_bytes() == b"mine"
 
 
+class TestPrivate:
+    def test_others_cannot_look_in(self, hub: LoopbackHub, tmp_path: Path) -> None:
+        """Into what is whole or not: it may be of a private model, whatever the umask says."""
+        hub.faults.append(Fault("", server="cdn", times=99, status=404))
+        assert pack(hub, tmp_path, "--retries", 1, umask=0).code == 3
+        assert default_store(tmp_path).stat().st_mode & 0o777 == 0o700
+        assert default_store(tmp_path).parent.stat().st_mode & 0o777 == 0o777
+
+    def test_a_folder_that_was_there_keeps_its_mode(self, hub: LoopbackHub, tmp_path: Path) -> None:
+        """Whoever shares a store makes it so."""
+        (tmp_path / "shared").mkdir()
+        (tmp_path / "shared").chmod(0o2775)
+        assert pack(hub, tmp_path, "--store", "shared").code == 0
+        assert (tmp_path / "shared").stat().st_mode & 0o7777 == 0o2775
+
+
 @contextmanager
 def in_use(hub: LoopbackHub, home: Path) -> Iterator[None]:
     """A pack is under way meanwhile: its download hangs, and its store is in use."""

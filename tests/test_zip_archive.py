@@ -112,6 +112,21 @@ def flipped(archive: bytes, position: int) -> bytes:
     return archive[:position] + bad + archive[position + 8 :]
 
 
+def with_long_directory(size: int) -> bytes:
+    """An archive whose list of members is so long, and tells so where few look.
+
+    The fields in which it counts its members say what a list's end begins with: whoever looks for
+    the last end finds one that has no size.
+    """
+    archive = one()
+    entry = bytearray(archive[archive.index(CENTRAL) : archive.rindex(END)])
+    struct.pack_into("<HHH", entry, 28, 1, 0xFFFF, 0xFFFF)
+    longest = bytes(entry[:46]) + b"x" + bytes(2 * 0xFFFF)
+    long = bytearray(with_directory(archive, longest * (size // len(longest)), 1))
+    struct.pack_into("<4s", long, len(long) - 22 + 8, END)
+    return bytes(long)
+
+
 def bzip2_bomb() -> bytes:
     """An archive that declares 8 MiB, and of which a few hundred bytes become all memory at once.
 
@@ -333,6 +348,15 @@ def test_a_bomb_does_not_fill_the_memory(build: Build, web: LoopbackWeb, tmp_pat
     ran = pack_in_little_memory(web, tmp_path, serve(web, "pack", build()))
     assert_plain(ran.err.rstrip("\n"))
     assert ran.code in (2, 4)
+    assert_nothing_made(tmp_path)
+
+
+def test_a_list_of_members_is_not_read_if_it_is_too_long_wherever_it_says_so(
+    web: LoopbackWeb, tmp_path: Path
+) -> None:
+    ran = pack_in_little_memory(web, tmp_path, serve(web, "pack", with_long_directory(33 << 20)))
+    assert_plain(ran.err.rstrip("\n"))
+    assert (ran.code, "its list of members has more than" in ran.err) == (4, True), ran.err
     assert_nothing_made(tmp_path)
 
 

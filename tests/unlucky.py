@@ -53,16 +53,6 @@ _NOTES = "*/.bundler/receipts/*.json"
 _REMOVED = "is not installed|has installed nothing"
 
 
-@dataclass(frozen=True)
-class Hole:
-    """Where the next run does not make all of it good: tests that are to fail say why."""
-
-    is_there: Callable[[Path], bool]
-    """Whether a scene's folder is in that state."""
-    spoils: str
-    """The paths that are not as they should be then."""
-
-
 @dataclass
 class Scene:
     """A command, given in `folder` as `prepare` leaves it. Made by a run that nothing disturbs."""
@@ -76,7 +66,6 @@ class Scene:
     over: str = "(?!)"
     """A regex of what is said by a command that has nothing left to do, and so is refused."""
     env: Mapping[str, str] = field(default_factory=dict)
-    hole: Hole | None = None
     before: Tree = field(init=False)
     after: Tree = field(init=False)
     calls: int = field(init=False, default=0)
@@ -115,24 +104,15 @@ class Scene:
             *self.arguments, cwd=self.folder, env=self.env, decide=decide or At(), reads=reads
         )
 
-    def finish(self, *, excused: bool = True) -> None:
-        """Run the command in the folder as it is, which then is as if nothing had happened.
-
-        But for the hole, if it is `excused`.
-        """
-        is_hole = excused and self.hole and self.hole.is_there(self.folder)
-        spoilt = self.hole.spoils if self.hole and is_hole else ""
+    def finish(self) -> None:
+        """Run the command in the folder as it is, which then is as if nothing had happened."""
         ran = self.again()
         assert ran.code == 0 or re.search(self.over, ran.err), ran.err
-        self.assert_finished(spoilt)
+        self.assert_finished()
 
-    def assert_finished(self, spoilt: str = "") -> None:
-        """All is there, and nothing else, but for paths that match `spoilt`."""
-        found, after = (
-            {path: entry for path, entry in all_of_it.items() if not fnmatch(path, spoilt)}
-            for all_of_it in (tree(self.folder), self.after)
-        )
-        self._assert_is(found, after)
+    def assert_finished(self) -> None:
+        """All is there, and nothing else."""
+        self._assert_is(tree(self.folder), self.after)
         assert self._found() == self._found_after
 
     def assert_visible(self) -> None:
@@ -242,25 +222,6 @@ def old_cache(folder: Path) -> None:
     marker.touch()
 
 
-def ref_has_moved_unnoted(folder: Path) -> bool:
-    """A ref has moved, and the receipt that says from where is not there yet."""
-    ref = folder / HUB / "models--org--tiny/refs/main"
-    receipts = [path.read_text() for path in folder.glob("huggingface/.bundler/receipts/*.json")]
-    return ref.read_text() == commit_hash(NEW) and not any("refs/main" in r for r in receipts)
-
-
-def blob_is_unnoted(folder: Path) -> bool:
-    """A blob is in the store, and it is not noted what it is known as."""
-    blobs, known = (folder.glob(f"store/{place}/*") for place in ("blobs/sha256", "known"))
-    return len([*blobs]) > len([path for path in known if path.suffix != ".draft"])
-
-
-def only_a_folder_is_left(folder: Path) -> bool:
-    """All is removed but the folder in which the folder of receipts was."""
-    receipts = folder / "huggingface/.bundler/receipts"
-    return receipts.parent.exists() and not receipts.exists()
-
-
 def merging(commands: Commands, folder: Path, hub: LoopbackHub) -> Scene:
     """A new commit comes to a cache that has an older one, and to which its ref leads."""
     bundle = bundle_of(folder / "bundles", "new", {"org/tiny": NEW})
@@ -271,7 +232,6 @@ def merging(commands: Commands, folder: Path, hub: LoopbackHub) -> Scene:
         old_cache,
         [("org/tiny", "main"), ("org/tiny", commit_hash(OLD)), ("org/tiny", commit_hash(NEW)),
          ("org/other", "main")],
-        hole=Hole(ref_has_moved_unnoted, _NOTES),
     )  # fmt: skip
 
 
@@ -318,7 +278,6 @@ def removing_all(commands: Commands, folder: Path, hub: LoopbackHub) -> Scene:
         lambda case: unpacked(commands, case, ALL_KINDS, "--checkpoints", "plain"),
         [("timm/hrnet_w18.ms_aug_in1k", "main"), ("acme/code", "main")],
         _REMOVED,
-        hole=Hole(only_a_folder_is_left, "huggingface/.bundler"),
     )
 
 
@@ -337,7 +296,6 @@ def packing(commands: Commands, folder: Path, hub: LoopbackHub) -> Scene:
         arguments,
         prepare,
         env=env,
-        hole=Hole(blob_is_unnoted, "store/known/*"),
     )
 
 

@@ -8,17 +8,18 @@ file_download.py). transformers takes a newline there with good grace, nobody el
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from bundler.checks import AGAIN, Found, word
 from bundler.digest import SHA1
 from bundler.disk import entries, files_below, start_of
+from bundler.relative import RelativePath
 
 _LONGEST_REF = 4096
 """Bytes that are read of a ref."""
 
 
-def find_commit(found: Found, folder: Path, wanted: PurePosixPath) -> str | None:
+def find_commit(found: Found, folder: Path, wanted: RelativePath) -> str | None:
     """The name of the snapshot in a repository's `folder`; None, with a fault noted, if none."""
     revision, ref = str(wanted), folder / "refs" / wanted
     there = [path.name for path in entries(folder / "snapshots") if os.path.isdir(path)]

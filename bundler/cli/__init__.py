@@ -16,6 +16,7 @@ from bundler.cli.check import check
 from bundler.cli.env import env
 from bundler.cli.inspect import inspect
 from bundler.cli.installed import installed
+from bundler.cli.keygen import keygen
 from bundler.cli.output import tell
 from bundler.cli.pack import pack
 from bundler.cli.remove import remove
@@ -36,7 +37,8 @@ app = typer.Typer(
 _EPILOG = "Exit codes: " + " · ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    pack, unpack, check, run_command, env, inspect, verify, installed, remove, store
+    pack, unpack, check, run_command, env, inspect, verify, installed, remove, store,
+    keygen,
 )  # fmt: skip
 for _command in _COMMANDS:
     _is_run = _command is run_command

@@ -16,6 +16,7 @@ from bundler.errors import RequestError
 if TYPE_CHECKING:  # No command must import what another needs.
     from bundler.digest import Digest
     from bundler.request import Wanted
+    from bundler.trust import Trust
 
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout.", envvar="BUNDLER_JSON")
@@ -131,15 +132,54 @@ ExpectedDigest = Annotated[
         envvar="BUNDLER_DIGEST",
     ),
 ]
+VerifyKeys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--verify-key",
+        metavar="PUB.pem|DIR",
+        help="Take a bundle only if this public key has signed it, or one of those in a folder "
+        "(*.pem); repeatable.",
+        envvar="BUNDLER_TRUSTED_KEYS",
+    ),
+]
+SignatureFile = Annotated[
+    str | None,
+    typer.Option(
+        "--signature",
+        metavar="FILE",
+        help="The signature to check; by default the file beside the bundle, BUNDLE.sig.",
+        envvar="BUNDLER_SIGNATURE",
+    ),
+]
 
 
 def source(names: Sequence[str]) -> Sequence[str] | BinaryIO:
     """What the arguments BUNDLE name. Raises RequestError."""
+    if "" in names:  # Of a variable that is not set; to a path it would be the folder one is in.
+        raise RequestError("the name of the bundle is empty: name a file")
     if "-" not in names:
         return names
     if len(names) > 1:
         raise RequestError("standard input is one whole bundle: name nothing beside -")
     return sys.stdin.buffer
+
+
+def trust(keys: list[str] | None, signature: str | None) -> Trust | None:
+    """What the options --verify-key and --signature say of whom to trust; None is for anybody."""
+    if not keys:
+        return None
+    if "" in keys:
+        raise RequestError("--verify-key is empty: name a public key, or a folder of them")
+    from bundler.trust import Trust
+
+    return Trust.read(keys, signature)
+
+
+def required_trust(keys: list[str] | None, signature: str | None) -> Trust | None:
+    """The same where a signature that is not checked is of no use."""
+    if signature is not None and not keys:
+        raise RequestError("--signature needs the key to check it with: --verify-key PUB.pem")
+    return trust(keys, signature)
 
 
 def folder(text: str | None, option: str) -> Path | None:

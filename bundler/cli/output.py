@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from typing import Any
 
 from bundler.progress import Meter, Silent
 from bundler.wording import printable
+
+_DOUBTFUL = re.compile(r"[^ -~\n]")
 
 
 def tell(message: str) -> None:
@@ -27,7 +30,19 @@ def tell_leak(fault: str) -> None:
 
 def print_json(document: dict[str, Any]) -> None:
     """Write the one document that `--json` promises."""
-    print(json.dumps(document, ensure_ascii=False, indent=1))
+    print(harmless_json(json.dumps(document, ensure_ascii=False, indent=1)))
+
+
+def harmless_json(text: str) -> str:
+    """The same JSON, in which nothing stands for itself that a terminal would obey."""
+    return _DOUBTFUL.sub(
+        lambda found: found[0] if found[0].isprintable() else _escaped(found), text
+    )
+
+
+def _escaped(found: re.Match[str]) -> str:
+    # Between texts JSON has nothing of the kind but white space, which may be any.
+    return " " if found[0] in "\r\t" else json.dumps(found[0])[1:-1]
 
 
 class Bars:

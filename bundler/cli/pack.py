@@ -25,10 +25,12 @@ from bundler.cli.options import (
     wanted_models,
 )
 from bundler.cli.output import Bars, print_json
+from bundler.cli.password import password_of
 from bundler.errors import BundlerError, Faults, FormatError, RequestError, amount
 from bundler.wording import counted
 
 if TYPE_CHECKING:
+    from bundler.keys import PrivateKey
     from bundler.manifest import Manifest
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -176,6 +178,15 @@ def pack(
             envvar="BUNDLER_RETRIES",
         ),
     ] = 8,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="KEY.pem",
+            help="Sign the bundle with this private key, in a file beside it, BUNDLE.sig; the "
+            "key's password, if it has one, comes from BUNDLER_KEY_PASSWORD or the terminal.",
+            envvar="BUNDLER_SIGN",
+        ),
+    ] = None,
     check_load: Annotated[
         bool,
         typer.Option(
@@ -260,12 +271,14 @@ def pack(
         program_path(python)  # Raises now, not when all is packed.
     if output == "-" and json_:
         raise RequestError("--json and -o - both want standard output: name a file with -o")
+    key = _signing_key(sign, output)
     replaced = output != "-" and Path(output).is_file()
     packed = bundler.pack(
         wanted,
         _standard_output() if output == "-" else Path(output),
         **request,
         split_size=volume_size,
+        sign=key,
         level=level,
         jobs=jobs,
         on_plan=tell,
@@ -279,6 +292,8 @@ def pack(
         wrote = f"wrote {packed.path or 'standard output'}: {amount(packed.size)}{in_volumes}"
         print(wrote + instead, file=words)
         print(f"id {packed.digest}", file=words)
+        if key is not None:
+            print(f"signed in {packed.signature}, by key {key.hint}", file=words)
         print(f"downloads are kept in {kept}; bundler store --clear empties it", file=words)
     faults: list[BundlerError] = []
     if check_load and packed.path is not None:
@@ -306,6 +321,17 @@ def pack(
             f"next: carry {what} over, and on the other machine{where}\n"
             f"    bundler unpack {name} && source offline.env"
         )
+
+
+def _signing_key(path: Path | None, output: str) -> PrivateKey | None:
+    """The key to sign with, asked for its password before anything is downloaded."""
+    if path is None:
+        return None
+    if output == "-":
+        raise RequestError("--sign writes a file beside the bundle: name a file for that with -o")
+    from bundler.keys import PrivateKey
+
+    return PrivateKey.read(path, lambda: password_of(path))
 
 
 def _standard_output() -> BinaryIO:

@@ -15,23 +15,28 @@ from bundler.cli.options import (
     Jobs,
     Json,
     Root,
+    SignatureFile,
     TorchHome,
+    VerifyKeys,
     parsed_digest,
+    required_trust,
     roots_of,
     source,
 )
 from bundler.cli.output import Bars, print_json, tell
 from bundler.environment import Roots
 from bundler.errors import DamagedError, RequestError, amount
-from bundler.wording import counted
+from bundler.wording import counted, printable
 
 if TYPE_CHECKING:
     from bundler.digest import Digest
+    from bundler.trust import Trust
 
 _SHOWN_FAULTS = 20
 
 
 def verify(
+    context: typer.Context,
     bundle_: Annotated[
         list[str] | None,
         typer.Argument(
@@ -42,6 +47,8 @@ def verify(
         ),
     ] = None,
     digest: ExpectedDigest = None,
+    verify_keys: VerifyKeys = None,
+    signature: SignatureFile = None,
     root: Root = None,
     hf_home: HfHome = None,
     torch_home: TorchHome = None,
@@ -56,15 +63,28 @@ def verify(
     """
     expected = parsed_digest(digest)
     if bundle_:
-        _verify_bundle(bundle_, expected, jobs, json_)
+        trusted = required_trust(verify_keys, signature)
+        _verify_bundle(bundle_, expected, trusted, jobs, json_)
     elif expected is not None:
         raise RequestError("--digest is the id of a bundle: name the bundle")
+    elif _was_typed(context, "verify_keys") or _was_typed(context, "signature"):
+        raise RequestError("--verify-key and --signature are for a bundle: name the bundle")
     else:
         _verify_installed(roots_of(root, hf_home, torch_home, insightface_root), jobs, json_)
 
 
-def _verify_bundle(names: list[str], digest: Digest | None, jobs: int | None, json_: bool) -> None:
-    result = bundler.verify(source(names), digest=digest, jobs=jobs, ask=asker(), progress=Bars())
+def _was_typed(context: typer.Context, option: str) -> bool:
+    """Whether an option is on the command line, and does not come from a variable set for all."""
+    where = context.get_parameter_source(option)
+    return where is not None and where.name == "COMMANDLINE"
+
+
+def _verify_bundle(
+    names: list[str], digest: Digest | None, trusted: Trust | None, jobs: int | None, json_: bool
+) -> None:
+    result = bundler.verify(
+        source(names), digest=digest, trusted=trusted, jobs=jobs, ask=asker(), progress=Bars()
+    )
     if json_:
         print_json(result.to_json())
     for fault in result.faults[:_SHOWN_FAULTS]:
@@ -77,6 +97,8 @@ def _verify_bundle(names: list[str], digest: Digest | None, jobs: int | None, js
         )
     if not json_:
         print(f"all {counted(result.checked, 'blob')} ({amount(result.size)}) are right")
+        if result.signer is not None:
+            print(printable(f"signed by {result.signer}"))
         print(f"id {result.digest}")
 
 

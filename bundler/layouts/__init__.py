@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
 from typing import Protocol
 
 from bundler.errors import FormatError, shown
@@ -14,6 +13,7 @@ from bundler.layouts.insightface import InsightFace
 from bundler.layouts.placement import Placement
 from bundler.layouts.torch_hub import TorchCheckpoints, TorchHub
 from bundler.manifest import Snapshot
+from bundler.relative import RelativePath
 
 
 class Layout(Protocol):
@@ -26,7 +26,7 @@ class Layout(Protocol):
     def root(self) -> str: ...
 
     def place(
-        self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+        self, snapshot: Snapshot, can_link: Callable[[RelativePath], bool]
     ) -> Iterator[Placement]:
         """What must stand where for `snapshot` to be found, paths below the root.
 

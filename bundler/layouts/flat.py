@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from bundler.layouts.placement import File, Placement
 from bundler.manifest import FileEntry, Snapshot
 from bundler.names import relative_path
+from bundler.relative import RelativePath
 
 
 class Flat:
@@ -23,7 +23,7 @@ class Flat:
     root = "checkpoints"
 
     def place(
-        self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+        self, snapshot: Snapshot, can_link: Callable[[RelativePath], bool]
     ) -> Iterator[Placement]:
         name = relative_path(snapshot.name)
         is_file = [entry.path for entry in snapshot.files] == [name]
@@ -66,7 +66,7 @@ def plain_forms(snapshots: Sequence[Snapshot]) -> list[tuple[Snapshot, Snapshot]
 
 def _single_file(snapshot: Snapshot, entry: FileEntry, taken: set[str]) -> Snapshot:
     name = _free([entry.path.name, _dashed(snapshot.name.partition("://")[2])], taken)
-    renamed = FileEntry(PurePosixPath(name), entry.blob, entry.etag)
+    renamed = FileEntry(RelativePath(name), entry.blob, entry.etag)
     return replace(snapshot, name=name, layout=Flat.name, files=(renamed,))
 
 

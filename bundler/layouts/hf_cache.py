@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any
 
 from bundler.documents import MALFORMED
@@ -25,6 +24,7 @@ from bundler.errors import shown
 from bundler.layouts.placement import Absent, Exists, File, Link, Placement, Text
 from bundler.manifest import FileEntry, Snapshot
 from bundler.names import relative_path
+from bundler.relative import RelativePath
 
 _TREE_VERSION = 1
 """Of a list of files; huggingface_hub ignores all others."""
@@ -38,7 +38,7 @@ class HuggingFaceCache:
     root = "hub"
 
     def place(
-        self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+        self, snapshot: Snapshot, can_link: Callable[[RelativePath], bool]
     ) -> Iterator[Placement]:
         if snapshot.commit_hash is None or snapshot.revision is None:
             raise ValueError(f"{shown(snapshot.name)} has no commit hash or no revision")
@@ -54,7 +54,7 @@ class HuggingFaceCache:
 
 
 def _repository(
-    snapshot: Snapshot, folder: PurePosixPath, can_link: Callable[[PurePosixPath], bool]
+    snapshot: Snapshot, folder: RelativePath, can_link: Callable[[RelativePath], bool]
 ) -> Iterator[Placement]:
     commit_hash = str(snapshot.commit_hash)
     content = folder / "snapshots" / commit_hash
@@ -79,7 +79,7 @@ def _repository(
         yield Text(folder / "refs" / revision, commit_hash, names_in=names_in, title=title)
 
 
-def repository_folder(kind: str | None, name: str) -> PurePosixPath:
+def repository_folder(kind: str | None, name: str) -> RelativePath:
     """The name of a repository's folder, by huggingface_hub's rule. Raises ValueError."""
     if kind not in _KINDS:
         raise ValueError(f"{shown(name)} is of kind {shown(kind)}, not one of {', '.join(_KINDS)}")
@@ -121,7 +121,7 @@ def _tree_entry(entry: FileEntry) -> dict[str, object]:
     return record
 
 
-def _merged_tree(snapshot: Snapshot, content: PurePosixPath, text: str, exists: Exists) -> str:
+def _merged_tree(snapshot: Snapshot, content: RelativePath, text: str, exists: Exists) -> str:
     """The listing with the files that it named before, as far as they are there."""
     try:
         kept = {

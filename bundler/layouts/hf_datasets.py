@@ -7,10 +7,10 @@ Without a network `load_dataset("org/name")` reads this and nothing else
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
 
 from bundler.layouts.placement import File, Placement
 from bundler.manifest import Snapshot
+from bundler.relative import RelativePath
 
 
 class HuggingFaceDatasets:
@@ -20,7 +20,7 @@ class HuggingFaceDatasets:
     root = "datasets"
 
     def place(
-        self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+        self, snapshot: Snapshot, can_link: Callable[[RelativePath], bool]
     ) -> Iterator[Placement]:
         for entry in snapshot.files:
             yield File(entry.path, entry.blob)

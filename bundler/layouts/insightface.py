@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
 
 from bundler.errors import shown
 from bundler.layouts.placement import File, Placement
 from bundler.manifest import Snapshot
 from bundler.names import relative_path
+from bundler.relative import RelativePath
 
 
 class InsightFace:
@@ -18,7 +18,7 @@ class InsightFace:
     root = "insightface"
 
     def place(
-        self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+        self, snapshot: Snapshot, can_link: Callable[[RelativePath], bool]
     ) -> Iterator[Placement]:
         pack = relative_path(snapshot.name)
         if len(pack.parts) != 1:

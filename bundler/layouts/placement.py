@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from bundler.digest import Blob
+from bundler.relative import RelativePath
 
-Exists = Callable[[PurePosixPath], bool]
+Exists = Callable[[RelativePath], bool]
 """Whether a path below the root exists."""
 
 
@@ -21,7 +20,7 @@ class File:
     copy, and is replaced. Under any other name it may be somebody's own, and is never touched.
     """
 
-    path: PurePosixPath
+    path: RelativePath
     blob: Blob
     by_content: bool = False
 
@@ -34,15 +33,19 @@ class Link:
     group is the commit. `title` is what to call such a branch.
     """
 
-    path: PurePosixPath
-    target: PurePosixPath
+    path: RelativePath
+    target: RelativePath
     moved_from: str = ""
     title: str = field(default="", compare=False)
 
     @property
     def text(self) -> str:
         """What the link itself says."""
-        return posixpath.relpath(str(self.target), str(self.path.parent))
+        here, there = self.path.parent.parts, self.target.parts
+        shared = 0
+        while here[shared : shared + 1] == there[shared : shared + 1] != ():
+            shared += 1
+        return "/".join([*[".."] * (len(here) - shared), *there[shared:]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,10 @@ class Text:
     is a ref, the name of a folder in this one; `title` is what to call it.
     """
 
-    path: PurePosixPath
+    path: RelativePath
     content: str
     merge: Callable[[str, Exists], str] | None = None
-    names_in: PurePosixPath | None = None
+    names_in: RelativePath | None = None
     title: str = field(default="", compare=False)
 
 
@@ -65,14 +68,14 @@ class Text:
 class Absent:
     """A path that must not exist, since it would hide something placed."""
 
-    path: PurePosixPath
+    path: RelativePath
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """A folder of which everything must be there, or nothing yet."""
 
-    path: PurePosixPath
+    path: RelativePath
 
 
 Placement = File | Link | Text | Absent | Sealed

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
 
 from bundler.errors import shown
 from bundler.layouts.placement import File, Link, Placement, Sealed, Text
 from bundler.manifest import Snapshot
 from bundler.names import relative_path
+from bundler.relative import RelativePath
 
-_HUB = PurePosixPath("hub")
+_HUB = RelativePath("hub")
 _PYTORCH = "https://download.pytorch.org/"
 _HASH_IN_NAME = re.compile(r"[-_]([0-9a-f]{8,64})\.[a-z]+")
 """How PyTorch names its checkpoints: torch/hub.py, HASH_REGEX; quantized ones have `_`."""
@@ -33,7 +33,7 @@ class TorchHub:
     root = "torch"
 
     def place(
-        self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+        self, snapshot: Snapshot, can_link: Callable[[RelativePath], bool]
     ) -> Iterator[Placement]:
         if snapshot.revision is None:
             raise ValueError(f"{shown(snapshot.name)} has no revision")
@@ -57,7 +57,7 @@ class TorchCheckpoints:
     root = "torch"
 
     def place(
-        self, snapshot: Snapshot, can_link: Callable[[PurePosixPath], bool]
+        self, snapshot: Snapshot, can_link: Callable[[RelativePath], bool]
     ) -> Iterator[Placement]:
         for entry in snapshot.files:
             yield File(_HUB / "checkpoints" / entry.path.name, entry.blob)
@@ -70,7 +70,7 @@ def hash_in_name(url: str) -> str:
     return found[1] if found else ""
 
 
-def code_folder(name: str, ref: str) -> PurePosixPath:
+def code_folder(name: str, ref: str) -> RelativePath:
     """Where torch.hub keeps a repository's code at `ref`, below TORCH_HOME. Raises ValueError."""
     if name.count("/") != 1 or name[:1] in "/.":
         raise ValueError(f"{shown(name)} is not of the form owner/repo")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import PurePosixPath
 from typing import Any
 
 from bundler.checkpoint import checkpoint
@@ -30,7 +29,7 @@ class Timm:
         name, place = name_and_revision(rest)[0], lookup.name
         snapshot = hub.snapshot("hf", "model", place, lookup.revision, specs=(f"timm:{rest}",))
         paths = {file.path for file in snapshot.files}
-        if not weight_formats(map(PurePosixPath, paths)):
+        if not weight_formats(paths):
             raise UnavailableError(f"{place} has no weights: timm could not load {name} from it")
         if "config.json" not in paths:
             note = f'{place} has no config.json: it loads as "{name}", not as "hf-hub:{place}"'
