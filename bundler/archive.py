@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from array import array
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,11 +38,16 @@ from bundler.members import (
 from bundler.parallel import Count
 from bundler.seek_table import FRAME_SIZE, PIECE_SIZE, SeekTable, read_seek_table
 from bundler.trust import Trust, signature_path
+from bundler.volume_files import find_volumes
+from bundler.volumes import Ask, Volumes
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_AT_A_TIME = 128 << 10
+"""Bytes read of volumes at the least."""
 
-BundleSource = Path | str | BinaryIO
-"""A path, or an open binary stream, which need not seek."""
+BundleSource = Path | str | Sequence[Path | str] | BinaryIO
+"""A path, several by which all volumes of a split bundle are found (`find_volumes`), or an open
+binary stream, which need not seek."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +209,21 @@ class BundleReader:
         source: BinaryIO,
         expected: Digest | None = None,
         trusted: Trust | None = None,
-        signature: Path | None = None,
+        signatures: Sequence[Path] = (),
+        volumes: Volumes | None = None,
     ) -> None:
         """Read the manifest from `source`, no further, and if there are `trusted` keys a signature.
+
+        `signatures`: where that is by default, the first of these that is there. `volumes`: what
+        `source` is the stream of, if any.
+
 
         Raises FormatError if it is not a bundle, DamagedError if it is cut or altered, TrustError
         if its id is not `expected`, or nobody who is `trusted` has signed it, and RequestError if
         the signature of a stream is not named.
         """
         self._source = source
+        self._volumes = volumes
         self._streamed = StreamedFrames(_checked_start(source))
         content = self._read_manifest()
         self.digest = Digest.of(content)
@@ -219,8 +232,12 @@ class BundleReader:
         self.manifest = Manifest.from_bytes(content)
         self.manifest_bytes = content
         self.members = tuple(members(self.manifest, len(content)))
-        self.signature = signature
-        self.signer = None if trusted is None else trusted.signer(signature, content, self.members)
+        # Looked for only now: it may be on a stick that was asked for.
+        there = filter(os.path.exists, signatures)
+        self.signature = next(there, signatures[0] if signatures else None)
+        self.signer = (
+            None if trusted is None else trusted.signer(self.signature, content, self.members)
+        )
         self._end = self.members[-1].end
         """Where the members end and the zeros begin."""
 
@@ -252,6 +269,10 @@ class BundleReader:
             position = self._source.tell()
             self._seek_table()
             self._source.seek(position)
+
+    def volume_faults(self) -> Mapping[str, DamagedError]:
+        """What is wrong with which volumes by themselves; nothing if the bundle is in one file."""
+        return {} if self._volumes is None else self._volumes.faults()
 
     def extract(
         self,
@@ -312,27 +333,58 @@ class BundleReader:
 
 @contextmanager
 def open_bundle(
-    source: BundleSource, expected: Digest | None = None, trusted: Trust | None = None
+    source: BundleSource,
+    expected: Digest | None = None,
+    trusted: Trust | None = None,
+    *,
+    ask: Ask | None = None,
+    hashed: bool = False,
 ) -> Iterator[BundleReader]:
-    """A reader of the bundle at a path or of an open stream, which is not closed.
+    """A reader of the bundle at a path, in volumes, or of an open stream, which is not closed.
 
-    Raises RequestError if there is no such file, and as `BundleReader` does.
+    `ask`: somebody who can insert a stick with a volume that is missing; `hashed`: so that
+    `volume_faults` of the reader can tell, while others raise what they find before they start.
+
+    Raises RequestError if there is no such file, and as `find_volumes`, `Volumes` and
+    `BundleReader` do; of volumes, in place of what is wrong with the bundle, what is with a volume.
     """
     with ExitStack() as stack:
-        signature = signature_path(Path(source)) if isinstance(source, (str, Path)) else None
-        name = str(source) if isinstance(source, (str, Path)) else "the input"
-        if isinstance(source, (str, Path)):
+        name, files, volumes = "the input", None, None
+        signatures: list[Path] = []
+        if isinstance(source, (str, Path, Sequence)):
+            paths = [Path(source)] if isinstance(source, (str, Path)) else [*map(Path, source)]
+            name = ", ".join(map(str, paths))
+            files = find_volumes(paths)
+            if files is None:
+                signatures = [signature_path(paths[0])]
+                try:
+                    source = stack.enter_context(open(paths[0], "rb"))
+                except OSError as error:
+                    raise RequestError(f"cannot open {name}: {error.strerror}") from None
+            else:
+                signatures = [signature_path(folder / files.base) for folder in files.folders]
+                volumes = stack.enter_context(closing(Volumes(files, ask=ask, hashed=hashed)))
+                source = BufferedReader(volumes, _AT_A_TIME)
+        with _explained(volumes):
+            if volumes is not None and not hashed:
+                volumes.check_sizes()
             try:
-                source = stack.enter_context(open(source, "rb"))
-            except IsADirectoryError:
-                raise RequestError(f"{name} is a folder: name the bundle in it") from None
-            except OSError as error:
-                raise RequestError(f"cannot open {name}: {error.strerror}") from None
-        try:
-            reader = BundleReader(source, expected, trusted, signature)
-        except FormatError as error:
-            raise FormatError(f"{name}: {error}") from None
-        yield reader
+                reader = BundleReader(source, expected, trusted, signatures, volumes)
+            except FormatError as error:
+                raise FormatError(f"{name}: {error}") from None
+        if files is not None:
+            files.check_id(reader.digest)
+        with _explained(volumes):
+            yield reader
+
+
+@contextmanager
+def _explained(volumes: Volumes | None) -> Iterator[None]:
+    """Tell what is wrong with a volume, in place of what that does to the bundle."""
+    try:
+        yield
+    except (DamagedError, FormatError) as error:
+        raise (volumes.explained(error) if volumes is not None else error) from None
 
 
 def _checked_start(source: BinaryIO) -> Readable:

@@ -11,6 +11,7 @@ from bundler.digest import Digest
 from bundler.errors import DamagedError
 from bundler.manifest import Manifest
 from bundler.trust import Trust, claimed_key
+from bundler.volumes import Ask
 
 if TYPE_CHECKING:
     from bundler.keys import PublicKey
@@ -43,15 +44,17 @@ def inspect(
     digest: Digest | None = None,
     trusted: Trust | None = None,
     signature: Path | str | None = None,
+    ask: Ask | None = None,
 ) -> Inspection:
     """Read the manifest of `bundle`, and of the rest only the seek table.
 
     `digest` is the bundle's id, if known from elsewhere; `trusted`: whose bundles are taken, by
     default anybody's. `signature`: the file to look into without `trusted`, by default the one
-    beside the bundle. Raises RequestError (no such file), FormatError (no bundle), DamagedError
-    (cut within the manifest), TrustError (another id, not signed by whom is `trusted`).
+    beside the bundle. `ask` as in `unpack`. Raises RequestError (no such file), UnavailableError (a
+    volume is missing), FormatError (no bundle), DamagedError (cut within the manifest, a volume of
+    the wrong size), TrustError (another id, not signed by whom is `trusted`).
     """
-    with open_bundle(bundle, digest, trusted) as reader:
+    with open_bundle(bundle, digest, trusted, ask=ask) as reader:
         fault = None
         try:
             reader.check_end()

@@ -25,6 +25,8 @@ from bundler.request import Wanted
 from bundler.selection import Selection
 from bundler.sources import SOURCES, Source
 from bundler.space import free_space, same_disk
+from bundler.split_size import SplitSize, check_count, check_split
+from bundler.splitting import Splitter, remove_volume_drafts, split_file
 from bundler.store import BlobStore, Usage
 from bundler.trust import signature_path
 from bundler.upstream import Upstream
@@ -46,6 +48,8 @@ class Packed:
     size: int
     digest: Digest
     manifest: Manifest
+    volumes: int = 0
+    """In how many it was split, named `path` and `.000`, `.001`, …; 0 if it is one file."""
     notes: tuple[str, ...] = ()
     """What did not go as planned, and is no error; one sentence each."""
     signature: Path | None = None
@@ -57,6 +61,7 @@ class Packed:
             "path": None if self.path is None else str(self.path),
             "size": self.size,
             "bundle": str(self.digest),
+            "volumes": self.volumes,
             "signature": None if self.signature is None else str(self.signature),
             "notes": list(self.notes),
         }
@@ -129,6 +134,7 @@ def pack(
     closed: bool = True,
     locked: Manifest | None = None,
     code: bool = True,
+    split_size: SplitSize | None = None,
     sign: PrivateKey | None = None,
     level: int | None = None,
     jobs: int | None = None,
@@ -138,10 +144,12 @@ def pack(
 ) -> Packed:
     """Download the models that `specs` name and write them into one bundle at `output`.
 
-    `output`: a path, replaced only by a whole bundle, or a binary stream. `sign`: the key
-    for a signature, which is written beside the bundle, so `output` is a path then. `level`: of
-    zstd, 1 to 19, by default `Levels()`. `jobs`: threads that hash and compress. `on_plan` is
-    called once everything is resolved, before anything is downloaded. The rest as in `plan_pack`.
+    `output`: a path, replaced only by a whole bundle, or a binary stream. `split_size`: write
+    volumes beside that path instead (`split_file`), of so many bytes, or "auto" if the file system
+    cannot hold the bundle in one file. `sign`: the key for a signature, which is written beside the
+    bundle, so `output` is a path then. `level`: of zstd, 1 to 19, by default `Levels()`. `jobs`:
+    threads that hash and compress. `on_plan` is called once everything is resolved, before anything
+    is downloaded. The rest as in `plan_pack`.
 
     Raises Faults or one of RequestError, UnavailableError, DamagedError (upstream sends other bytes
     than it promises), TrustError (`code`) and TargetError (output or store). What was downloaded is
@@ -149,7 +157,9 @@ def pack(
     """
     progress = progress or Silent()
     if isinstance(output, (str, Path)):
-        _check_output(Path(output))
+        _check_output(Path(output), split_size)
+    elif split_size is not None:
+        raise RequestError("a stream cannot be split: name a file")
     signature = None if sign is None else _signature_path(output)
     folder = _store(store)
     with upstream.open(progress.say) as (hub, web, caches):
@@ -162,13 +172,14 @@ def pack(
         with folder as blobs:
             path = _replaced(output)
             if path is not None:
-                _check_output_space(path, plan, blobs)
+                _check_output_space(path, plan, blobs, split_size)
 
             def gathered_and_written() -> Packed:
                 manifest, notes = gather(plan, locked, blobs, progress, web.patience)
                 if not code:
                     refuse_code(manifest.snapshots, lambda s: code_of(s, blobs.open))
-                return replace(_write(manifest, blobs, output, level, jobs, progress), notes=notes)
+                done = _write(manifest, blobs, output, split_size, level, jobs, progress)
+                return replace(done, notes=notes)
 
             try:
                 packed = gathered_and_written()
@@ -213,6 +224,7 @@ def _write(
     manifest: Manifest,
     store: BlobStore,
     output: Path | str | BinaryIO,
+    split_size: SplitSize | None,
     level: int | None,
     jobs: int | None,
     progress: Progress,
@@ -220,7 +232,10 @@ def _write(
     levels = Levels() if level is None else Levels.all(level)
     path = Path(output) if isinstance(output, (str, Path)) else None
     total = sum(blob.size for blob in manifest.blobs())
-    with _opened(output) as file, progress.start("writing the bundle", total) as meter:
+    with (
+        _opened(output, split_size, manifest) as file,
+        progress.start("writing the bundle", total) as meter,
+    ):
         try:
             written = write_bundle(
                 file,
@@ -235,7 +250,8 @@ def _write(
             with told(store.root, "--store"), progress.start("checking the store", total) as meter:
                 store.discard_damaged(manifest.blobs(), meter.add)
             raise _StoreDamagedError(store.root) from None
-    return Packed(path, written.size, written.digest, manifest)
+    volumes = len(file.written) if isinstance(file, Splitter) and not file.is_whole else 0
+    return Packed(path, written.size, written.digest, manifest, volumes)
 
 
 class _StoreDamagedError(DamagedError):
@@ -248,8 +264,10 @@ class _StoreDamagedError(DamagedError):
 
 
 @contextmanager
-def _opened(output: Path | str | BinaryIO) -> Iterator[Output]:
-    """`output` for writing; at a path, a whole file appears at the end, or nothing."""
+def _opened(
+    output: Path | str | BinaryIO, split_size: SplitSize | None, manifest: Manifest
+) -> Iterator[Output]:
+    """`output` for writing; at a path, a whole bundle appears at the end, or nothing."""
     with ExitStack() as stack:
         if not isinstance(output, (str, Path)):
             stack.enter_context(told(Path("the output"), "--output"))
@@ -260,8 +278,12 @@ def _opened(output: Path | str | BinaryIO) -> Iterator[Output]:
         stack.enter_context(told(path or Path(output), "--output"))
         if path is None:
             yield stack.enter_context(open(output, "wb"))
+        elif split_size is not None:
+            bundle = Digest.of(manifest.to_bytes())
+            yield stack.enter_context(split_file(path, split_size, bundle))
         else:
             with whole_file(path) as file:
+                remove_volume_drafts(path)
                 direct = DirectWriter(file.fileno())
                 yield direct
                 direct.finish()
@@ -276,7 +298,7 @@ def _replaced(output: Path | str | BinaryIO) -> Path | None:
     return None if path.exists() and not path.is_file() else path
 
 
-def _check_output(path: Path) -> None:
+def _check_output(path: Path, split_size: SplitSize | None) -> None:
     """Refuse, before anything is downloaded, an output that cannot be written."""
     if path.is_dir():
         raise TargetError(f"{path} is a folder: name a file, such as {path / 'bundle.tar.zst'}")
@@ -284,6 +306,9 @@ def _check_output(path: Path) -> None:
         raise TargetError(f"the folder {path.parent} does not exist: make it, or change --output")
     if not os.access(path.parent, os.W_OK):
         raise TargetError(f"not allowed to write to {path.parent}: change --output")
+    if split_size is not None:
+        with told(path, "--output"):
+            check_split(Path(os.path.realpath(path)), split_size)
 
 
 def _signature_path(output: Path | str | BinaryIO) -> Path:
@@ -297,12 +322,16 @@ def _signature_path(output: Path | str | BinaryIO) -> Path:
     return signature
 
 
-def _check_output_space(path: Path, plan: PackPlan, store: BlobStore) -> None:
+def _check_output_space(
+    path: Path, plan: PackPlan, store: BlobStore, split_size: SplitSize | None
+) -> None:
     """Refuse, before anything is downloaded, an output that is sure not to fit. Raises TargetError.
 
     What is still to be downloaded takes of the same space if the store is on the same disk.
     """
     needed = int(plan.size * _SMALLEST_SHARE)
+    if split_size is not None:
+        check_count(needed, split_size)
     share = plan.missing_size if same_disk(path.parent, store.root) else 0
     free = free_space(path.parent)
     if needed + share > free:

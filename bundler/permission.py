@@ -49,7 +49,7 @@ def told(where: Path, option: str) -> Iterator[None]:
         elif error.errno == errno.EFBIG:
             message = (
                 f"{where} would be larger than its file system can hold (FAT: 4 GiB): "
-                f"choose another place with {option}"
+                f"choose another place with {option}, or pack with --split-size auto"
             )
         elif error.errno == errno.ENAMETOOLONG:
             message = f"a path below {where} would be too long: choose another place with {option}"

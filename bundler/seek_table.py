@@ -15,6 +15,7 @@ from itertools import accumulate
 from typing import BinaryIO
 
 from bundler.errors import DamagedError
+from bundler.volume_list import MAX_LIST_SIZE, size_of_list_at_end
 
 FRAME_SIZE = 4 << 20
 """Bytes of content in a full frame: small enough to share out, large enough to compress well."""
@@ -95,9 +96,8 @@ def _read(file: BinaryIO, size: int) -> bytes:
     return data
 
 
-def _read_footer(file: BinaryIO) -> int | None:
-    """The number of frames that the last bytes of `file` announce; None if they announce none."""
-    size = file.seek(0, os.SEEK_END)
+def _read_footer(file: BinaryIO, size: int) -> int | None:
+    """The number of frames that `file` announces before the offset `size`; None if it does not."""
     if size < _SKIPPABLE.size + _FOOTER.size:
         return None
     file.seek(size - _FOOTER.size)
@@ -121,8 +121,13 @@ def read_seek_table(file: BinaryIO, max_frames: int) -> SeekTable:
 
 
 def _read_table(file: BinaryIO, max_frames: int) -> SeekTable:
-    count = _read_footer(file)
-    size = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    count = _read_footer(file, size)
+    if count is None:
+        # Volumes may have been joined with their list.
+        start = file.seek(max(0, size - MAX_LIST_SIZE))
+        size -= size_of_list_at_end(_read(file, size - start))
+        count = _read_footer(file, size)
     if count is None:
         raise DamagedError(
             "the bundle does not end as it should: it was not copied whole, copy it again"

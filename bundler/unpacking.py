@@ -37,6 +37,7 @@ from bundler.space import check_space, free_space
 from bundler.spec import Naming, spec_of
 from bundler.survey import Survey
 from bundler.trust import Trust
+from bundler.volumes import Ask
 
 if TYPE_CHECKING:
     from bundler.keys import PublicKey
@@ -127,6 +128,7 @@ def plan_unpack(
     code: bool = True,
     keep_refs: bool = False,
     digests: bool = False,
+    ask: Ask | None = None,
     progress: Progress | None = None,
 ) -> Unpacked:
     """What `unpack` with the same arguments would do: reads manifest and target, writes nothing.
@@ -135,7 +137,7 @@ def plan_unpack(
     """
     roots = roots or find_roots()
     env_file = env_path(env, env_format, roots)
-    with open_bundle(bundle, digest, trusted) as reader:
+    with open_bundle(bundle, digest, trusted, ask=ask) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
@@ -170,10 +172,12 @@ def unpack(
     keep_refs: bool = False,
     digests: bool = False,
     jobs: int | None = None,
+    ask: Ask | None = None,
     progress: Progress | None = None,
 ) -> Unpacked:
     """Install the models of `bundle` in the caches at `roots`, and write the file `env`.
 
+    `bundle`: a path, a stream, or the paths by which all volumes of a split one are found.
     `roots`: by default those that the libraries use here (`find_roots`). `only`: specs of models
     to install, by default all; what they need comes with them. `checkpoints`: also put models and
     single files as plain ones below `roots.checkpoints`, by `link_mode`. `env`: None for no file;
@@ -183,18 +187,20 @@ def unpack(
     `keep_refs`: leave every ref, and branch of torch.hub, that leads to something which is there.
     `digests`: compare every byte of what is there, also where size and time of change are as the
     receipt has them.
-    `jobs`: threads, by default one for each processor. Waits while another process unpacks to the
-    same place, and tells `progress` so.
+    `jobs`: threads, by default one for each processor. `ask`: asks somebody to insert the stick
+    with a volume that is missing, from any thread. Waits while another process unpacks to the same
+    place, and tells `progress` so.
 
-    Raises RequestError (no such file; `only` names nothing in it), DamagedError (cut or altered),
-    FormatError (no bundle), TrustError (another id, nobody `trusted` has signed it, or `code`) and
-    TargetError (space, permission, conflict). Nothing becomes visible to a library before all
-    content is verified and on disk.
+    Raises RequestError (no such file; `only` names nothing in it), UnavailableError (a volume is
+    missing), DamagedError (cut or altered), FormatError (no bundle, or volumes of several),
+    TrustError (another id, nobody `trusted` has signed it, or `code`) and TargetError (space,
+    permission, conflict). Nothing becomes visible to a library before all content is verified and
+    on disk.
     """
     roots = roots or find_roots()
     progress = progress or Silent()
     env_file = env_path(env, env_format, roots)
-    with open_bundle(bundle, digest, trusted) as reader:
+    with open_bundle(bundle, digest, trusted, ask=ask) as reader:
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)

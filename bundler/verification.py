@@ -13,6 +13,7 @@ from bundler.errors import DamagedError
 from bundler.members import Member
 from bundler.progress import Progress, Silent
 from bundler.trust import Trust
+from bundler.volumes import Ask
 
 if TYPE_CHECKING:
     from bundler.keys import PublicKey
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BadMember:
-    """One bad member of a bundle, and the files of models that it is."""
+    """One bad member of a bundle, and the files of models that it is; or one bad volume."""
 
     member: str
     message: str
@@ -35,6 +36,9 @@ class Verification:
     checked: int
     size: int
     faults: tuple[BadMember, ...]
+    bad_volumes: tuple[str, ...] = ()
+    """The file names of volumes that are among the faults: with other copies of these it is right,
+    as far as can be told."""
     signer: PublicKey | None = None
     """The trusted key that has signed the bundle, if one had to."""
 
@@ -49,6 +53,7 @@ class Verification:
                 {"member": fault.member, "message": fault.message, "files": list(fault.files)}
                 for fault in self.faults
             ],
+            "bad_volumes": list(self.bad_volumes),
         }
 
 
@@ -58,15 +63,16 @@ def verify(
     digest: Digest | None = None,
     trusted: Trust | None = None,
     jobs: int | None = None,
+    ask: Ask | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Read all of `bundle` and compare every blob with its digest; faults are collected.
+    """Read all of `bundle` and compare every blob, and every volume, with its digest.
 
-    `digest` is the bundle's id, if known from elsewhere; `trusted`: whose bundles are taken, by
-    default anybody's. Raises as `BundleReader` does if not even the manifest can be read or
-    trusted.
+    Faults are collected. `digest` is the bundle's id, if known from elsewhere; `trusted`: whose
+    bundles are taken, by default anybody's; `ask` as in `unpack`. Raises as `open_bundle` does if
+    not even the manifest can be read or trusted.
     """
-    with open_bundle(bundle, digest, trusted) as reader:
+    with open_bundle(bundle, digest, trusted, ask=ask, hashed=True) as reader:
         files: dict[Digest, list[str]] = defaultdict(list)
         for snapshot in reader.manifest.snapshots:
             for entry in snapshot.files:
@@ -89,8 +95,13 @@ def verify(
                     faults.append(BadMember("the bundle as a whole", str(error)))
         right = [member.blob for member in reader.members if member.start not in faulty.members]
         size = sum(blob.size for blob in right)
+        volumes = reader.volume_faults()
+        if volumes:
+            faults = [BadMember(name, str(error)) for name, error in volumes.items()]
         faults += faulty.members.values()
-        return Verification(reader.digest, len(right), size, tuple(faults), reader.signer)
+        return Verification(
+            reader.digest, len(right), size, tuple(faults), tuple(volumes), reader.signer
+        )
 
 
 class _Faulty:

@@ -26,24 +26,41 @@ def whole_file(path: Path, *, wait: bool = False, folder: int | None = None) -> 
     another process writes the same file: waits for it, or raises TargetError without `wait`. Raises
     OSError, which names `path`.
     """
-    draft = path.with_name(f".{path.name}.bundler-part")
+    with held_draft(path, wait=wait, folder=folder) as (file, handle):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        os.replace(draft_of(path).name, path.name, src_dir_fd=handle, dst_dir_fd=handle)
+        os.fsync(handle)
+
+
+def draft_of(path: Path) -> Path:
+    """What a file that is to be at `path` is called as long as it is not whole."""
+    return path.with_name(f".{path.name}.bundler-part")
+
+
+@contextmanager
+def held_draft(
+    path: Path, *, wait: bool = False, folder: int | None = None
+) -> Iterator[tuple[BinaryIO, int]]:
+    """The draft of a file, to write and then to rename, and a handle of the folder that it is in.
+
+    One that raises an error is removed. The rest is as in `whole_file`.
+    """
+    draft = draft_of(path)
     with ExitStack() as stack:
         try:
             if folder is None:
                 folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 stack.callback(os.close, folder)
             with _held(draft, folder, wait) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(draft.name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+                yield file, folder
         except BaseException as error:
             if folder is not None:
                 _remove_if_free(draft.name, folder)
             if isinstance(error, OSError) and error.filename in (draft, str(draft), draft.name):
                 error.filename = str(path)
             raise
-        os.fsync(folder)
 
 
 def _remove_if_free(draft: str, folder: int) -> None:

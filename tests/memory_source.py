@@ -84,6 +84,7 @@ def make_bundle(
     aliases: Mapping[str, str] | None = None,
     sign: bundler.PrivateKey | None = None,
     level: int | None = None,
+    split_size: int | None = None,
 ) -> bundler.Packed:
     """Pack `asked` (by default all `models`) into a bundle at `path`."""
     return bundler.pack(
@@ -94,4 +95,5 @@ def make_bundle(
         sources=(MemorySource(models, aliases),),
         sign=sign,
         level=level,
+        split_size=split_size,
     )

@@ -15,6 +15,8 @@ empty `empty.txt`, `sub/vocab.txt` with the lines `[UNK]` and `hello`, `model.sa
 MiB of zeros, `tf_model.h5` with `left out`; and `org/other`: the same `sub/vocab.txt` as
 `vocab.txt`.
 
+`format-1-volumes` has the same bundle in volumes of 400 bytes, and their list.
+
 `format-1-kinds` has every layout of the first release: `timm:hrnet_w18`, which lends the code of
 `acme/code`, `dataset:acme/tiny` with its prepared form, `insightface:buffalo_l`,
 `torchhub:facebookresearch/dinov2#dinov2_vits14` and a folder, `file:my-model`, all made up.
@@ -111,6 +113,22 @@ def test_every_file_of_every_model_is_found_under_every_name(path: Path, tmp_pat
                 content = (folder / "snapshots" / commit_hash / entry.path).read_bytes()
                 assert hashlib.sha256(content).hexdigest() == entry.blob.digest.hex
                 assert len(content) == entry.blob.size
+
+
+def test_in_volumes_it_is_the_same_bundle(tmp_path: Path) -> None:
+    whole = next(path for path in KEPT if path.name == "format-1.tar.zst")
+    folder = whole.with_name("format-1-volumes")
+    volumes = sorted(folder.glob("*.[0-9]*"))
+    assert b"".join(path.read_bytes() for path in volumes) == whole.read_bytes()
+    verification = bundler.verify(folder)
+    assert (str(verification.digest), verification.faults) == (facts_of(whole)["id"], ())
+    listed = (folder / "format-1.tar.zst.volumes").read_bytes()
+    for path in volumes:
+        line = f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        assert line.encode() in listed
+    bundler.unpack(volumes[::-1], roots=bundler.find_roots(root=tmp_path), env=None)
+    tree = described_tree(tmp_path)
+    assert tree.items() >= facts_of(whole)["tree"].items()
 
 
 def test_its_signature_is_accepted() -> None:

@@ -580,6 +580,16 @@ class TestDownloads:
         assert (done.code, done.err.count("had changed: they are brought anew")) == (0, 1)
         assert content(tmp_path / "second.tar.zst") == damaged
 
+    def test_so_it_is_for_volumes(
+        self, damaged: dict[str, dict[str, bytes]], hub: LoopbackHub, tmp_path: Path
+    ) -> None:
+        (tmp_path / "stick").mkdir()
+        done = pack(hub, tmp_path, "acme/adapter", "-o", "stick/b.zst", "--split-size", "1MB")
+        assert (done.code, done.err.count("had changed: they are brought anew")) == (0, 1)
+        assert content(tmp_path / "stick") == damaged
+        names = {path.name for path in (tmp_path / "stick").iterdir() if path.is_file()}
+        assert names == {*(f"b.zst.00{number}" for number in range(4)), "b.zst.volumes"}
+
     def test_what_changed_in_the_store_ends_what_is_written_to_a_pipe(
         self, damaged: dict[str, dict[str, bytes]], hub: LoopbackHub, tmp_path: Path
     ) -> None:

@@ -248,6 +248,48 @@ class TestSigned:
         assert bundler.inspect(place.bundle, trusted=trusted).signer == trusted.keys[1]
 
 
+class TestSplit:
+    """Its signature is beside the volumes, and called as if there were none."""
+
+    @pytest.fixture
+    def split(self, tmp_path: Path, place: Place) -> Path:
+        (tmp_path / "packed").mkdir()
+        packed = make_bundle(
+            tmp_path / "packed" / "bundle.tar.zst", MODELS, sign=place.key, split_size=500_000
+        )
+        assert packed.volumes == 3
+        assert packed.signature == tmp_path / "packed" / "bundle.tar.zst.sig"
+        return tmp_path / "packed"
+
+    def test_it_is_found_beside_them(self, place: Place, split: Path, tmp_path: Path) -> None:
+        trusted = bundler.Trust.read([place.public])
+        for named in (split, split / "bundle.tar.zst", split / "bundle.tar.zst.001"):
+            signer = bundler.verify(named, trusted=trusted).signer
+            assert signer == trusted.keys[0]
+            assert bundler.inspect(named).claimed_key == place.key.hint
+        other = bundler.Trust.read([place.strangers])
+        with pytest.raises(TrustError, match="is refused"):
+            bundler.verify(split, trusted=other)
+        (split / "bundle.tar.zst.sig").unlink()
+        with pytest.raises(TrustError, match=r"there is no .*packed/bundle\.tar\.zst\.sig;"):
+            bundler.verify(split, trusted=trusted)
+
+    @pytest.mark.parametrize("signed", [0, 1])
+    def test_it_is_found_in_any_of_their_folders(
+        self, place: Place, split: Path, tmp_path: Path, signed: int
+    ) -> None:
+        sticks = [tmp_path / "stick1", tmp_path / "stick2"]
+        for number, stick in enumerate(sticks):
+            stick.mkdir()
+            (split / f"bundle.tar.zst.00{number}").rename(stick / f"bundle.tar.zst.00{number}")
+        (split / "bundle.tar.zst.002").rename(sticks[1] / "bundle.tar.zst.002")
+        (split / "bundle.tar.zst.volumes").rename(sticks[0] / "bundle.tar.zst.volumes")
+        (split / "bundle.tar.zst.sig").rename(sticks[signed] / "bundle.tar.zst.sig")
+        done = run("unpack", *sticks, "--verify-key", place.public, "--root", "t", home=tmp_path)
+        assert (done.code, done.err) == (0, "")
+        assert (tmp_path / "t" / "huggingface").is_dir()
+
+
 class TestUnchecked:
     def test_without_keys_a_signature_is_in_nobodys_way(self, place: Place, tmp_path: Path) -> None:
         roots = bundler.find_roots(root=tmp_path)
@@ -592,7 +634,7 @@ def test_a_private_key_that_is_none_is_refused(tmp_path: Path, name: str) -> Non
         (["unpack", "b", "--verify-key", "empty"], "there is no file *.pem"),
         (["inspect", "."], ". is a folder"),
         (["inspect", "/"], "/ is a folder"),
-        (["inspect", ""], "cannot open"),
+        (["inspect", ""], "the name of the bundle is empty"),
         (["unpack", "b", "--signature", "b.sig"], "--signature needs the key"),
         (["verify", "b", "--signature", "b.sig"], "--signature needs the key"),
         (["verify", "--verify-key", "no.pem"], "are for a bundle: name the bundle"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import bundler
+from bundler.cli.asking import asker
 from bundler.cli.options import (
     Bundle,
     ExpectedDigest,
@@ -38,6 +39,7 @@ def inspect(
         digest=parsed_digest(digest),
         trusted=trust(verify_keys, signature),
         signature=signature,
+        ask=asker(),
     )
     if json_ and sys.stdout.isatty():
         print(harmless_json(inspection.manifest_bytes.decode()))
@@ -46,4 +48,4 @@ def inspect(
     else:
         print(report.inspected(inspection))
     if inspection.fault:
-        raise DamagedError(f"{bundle_}: {inspection.fault}")
+        raise DamagedError(f"{', '.join(bundle_)}: {inspection.fault}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -116,8 +116,12 @@ TrustCode = Annotated[
     ),
 ]
 Bundle = Annotated[
-    str,
-    typer.Argument(metavar="BUNDLE", show_default=False, help="A bundle, or - for standard input."),
+    list[str],
+    typer.Argument(
+        metavar="BUNDLE...",
+        show_default=False,
+        help="A bundle, or - for standard input; of one in volumes its folder, or all its folders.",
+    ),
 ]
 ExpectedDigest = Annotated[
     str | None,
@@ -149,9 +153,15 @@ SignatureFile = Annotated[
 ]
 
 
-def source(name: str) -> str | BinaryIO:
-    """What the argument BUNDLE names."""
-    return sys.stdin.buffer if name == "-" else name
+def source(names: Sequence[str]) -> Sequence[str] | BinaryIO:
+    """What the arguments BUNDLE name. Raises RequestError."""
+    if "" in names:  # Of a variable that is not set; to a path it would be the folder one is in.
+        raise RequestError("the name of the bundle is empty: name a file")
+    if "-" not in names:
+        return names
+    if len(names) > 1:
+        raise RequestError("standard input is one whole bundle: name nothing beside -")
+    return sys.stdin.buffer
 
 
 def trust(keys: list[str] | None, signature: str | None) -> Trust | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 import bundler
+from bundler.cli.asking import asker
 from bundler.cli.options import (
     DryRun,
     Jobs,
@@ -26,6 +27,7 @@ from bundler.cli.options import (
 from bundler.cli.output import Bars, print_json
 from bundler.cli.password import password_of
 from bundler.errors import BundlerError, Faults, FormatError, RequestError, amount
+from bundler.wording import counted
 
 if TYPE_CHECKING:
     from bundler.keys import PrivateKey
@@ -73,6 +75,16 @@ def pack(
             envvar="BUNDLER_OUTPUT",
         ),
     ] = "bundle.tar.zst",
+    split_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Write volumes of so many bytes, FILE.000, FILE.001, … and a list, FILE.volumes: "
+            "4GB, 700MB, 4GiB; auto: only if the file system of FILE cannot hold it whole (FAT). "
+            "cat FILE.[0-9]* joins them.",
+            envvar="BUNDLER_SPLIT_SIZE",
+        ),
+    ] = None,
     include: Annotated[
         list[str] | None,
         typer.Option(
@@ -211,11 +223,15 @@ def pack(
     from bundler.packing import default_store
     from bundler.planning import PackPlan
     from bundler.selection import Selection
+    from bundler.split_size import parsed_size
     from bundler.upstream import Upstream
 
     wanted = wanted_models([*(models or []), *(specs or [])], requests)
     selection = Selection(tuple(include or ()), tuple(exclude or ()), all_files)
     kept = folder(store, "--store") or default_store()
+    volume_size = None if split_size is None else parsed_size(split_size)
+    if output == "-" and volume_size is not None:
+        raise RequestError("standard output cannot be split: name a file with -o")
     # Where the bundle itself goes to stdout, words go to stderr.
     words = sys.stderr if output == "-" else sys.stdout
 
@@ -261,6 +277,7 @@ def pack(
         wanted,
         _standard_output() if output == "-" else Path(output),
         **request,
+        split_size=volume_size,
         sign=key,
         level=level,
         jobs=jobs,
@@ -271,8 +288,9 @@ def pack(
         for line in report.packed(packed):
             print(line, file=words)
         instead = ", in place of the file that was there" if replaced else ""
-        wrote = f"wrote {packed.path or 'standard output'}: {amount(packed.size)}{instead}"
-        print(wrote, file=words)
+        in_volumes = f" in {counted(packed.volumes, 'volume')}" if packed.volumes else ""
+        wrote = f"wrote {packed.path or 'standard output'}: {amount(packed.size)}{in_volumes}"
+        print(wrote + instead, file=words)
         print(f"id {packed.digest}", file=words)
         if key is not None:
             print(f"signed in {packed.signature}, by key {key.hint}", file=words)
@@ -296,9 +314,12 @@ def pack(
     if faults:
         raise Faults(faults, f"{packed.path} was written, but was not seen to load: see above")
     if packed.path is not None and not json_:
+        name = quote(packed.path.name)
+        what = f"{name}.* (sha256sum -c compares)" if packed.volumes else "the bundle"
+        where = " (or name all folders)" if packed.volumes else ""
         print(
-            "next: carry the bundle over, and on the other machine\n"
-            f"    bundler unpack {quote(packed.path.name)} && source offline.env"
+            f"next: carry {what} over, and on the other machine{where}\n"
+            f"    bundler unpack {name} && source offline.env"
         )
 
 
@@ -324,7 +345,10 @@ def _manifest(path: Path | None) -> Manifest | None:
     if path is None:
         return None
     from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
+    from bundler.volume_files import find_volumes
 
+    if find_volumes([path]) is not None:
+        return bundler.inspect(path, ask=asker()).manifest
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_MANIFEST_SIZE + 1)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import bundler
+from bundler.cli.asking import asker
 from bundler.cli.next_steps import next_steps
 from bundler.cli.options import (
     Bundle,
@@ -126,6 +127,7 @@ def unpack(
         "code": not no_code,
         "keep_refs": keep_refs,
         "digests": digests,
+        "ask": asker(),
         "progress": Bars(),
     }
     if dry_run:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import bundler
+from bundler.cli.asking import asker
 from bundler.cli.options import (
     ExpectedDigest,
     HfHome,
@@ -37,11 +38,12 @@ _SHOWN_FAULTS = 20
 def verify(
     context: typer.Context,
     bundle_: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
-            metavar="[BUNDLE]",
+            metavar="[BUNDLE]...",
             show_default=False,
-            help="A bundle, or - for standard input; by default all that is installed here.",
+            help="A bundle, or - for standard input; of one in volumes its folder, or all its "
+            "folders. By default all that is installed here.",
         ),
     ] = None,
     digest: ExpectedDigest = None,
@@ -56,11 +58,11 @@ def verify(
 ) -> None:
     """Compare every digest of a bundle, or of what is installed.
 
-    Names each bad member, and tells what is whole in a bundle that was cut short. Without a bundle,
-    names each installed file that is missing or changed, and what puts it right.
+    Names each bad member and volume, and tells what is whole in a bundle that was cut short.
+    Without a bundle, names each installed file that is missing or changed, and what puts it right.
     """
     expected = parsed_digest(digest)
-    if bundle_ is not None:
+    if bundle_:
         trusted = required_trust(verify_keys, signature)
         _verify_bundle(bundle_, expected, trusted, jobs, json_)
     elif expected is not None:
@@ -78,19 +80,20 @@ def _was_typed(context: typer.Context, option: str) -> bool:
 
 
 def _verify_bundle(
-    name: str, digest: Digest | None, trusted: Trust | None, jobs: int | None, json_: bool
+    names: list[str], digest: Digest | None, trusted: Trust | None, jobs: int | None, json_: bool
 ) -> None:
     result = bundler.verify(
-        source(name), digest=digest, trusted=trusted, jobs=jobs, progress=Bars()
+        source(names), digest=digest, trusted=trusted, jobs=jobs, ask=asker(), progress=Bars()
     )
     if json_:
         print_json(result.to_json())
     for fault in result.faults[:_SHOWN_FAULTS]:
         tell(fault.message)
     if result.faults:
+        again = "the volumes named" if result.bad_volumes else "the bundle"
         raise DamagedError(
-            f"{counted(len(result.faults), 'fault')} in {name}, "
-            f"{counted(result.checked, 'blob')} right: copy the bundle again"
+            f"{counted(len(result.faults), 'fault')} in {', '.join(names)}, "
+            f"{counted(result.checked, 'blob')} right: copy {again} again"
         )
     if not json_:
         print(f"all {counted(result.checked, 'blob')} ({amount(result.size)}) are right")
