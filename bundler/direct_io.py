@@ -1,8 +1,9 @@
-"""Writing large files around the page cache, where the file system lets us.
+"""Large files written, and read again, around the page cache, where the file system lets us.
 
 The processor then has nothing to copy, no other program's files are pushed out of memory, and there
-is nothing left to wait for at the end. Such writes must be aligned, in the file and in memory:
-open(2), "O_DIRECT". What cannot be, such as the end of a file, goes the usual way.
+is nothing left to wait for at the end; and what is read is what the disk has. All must be aligned,
+in the file and in memory: open(2), "O_DIRECT". What cannot be, such as the end of a file, goes the
+usual way.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import errno
 import fcntl
 import mmap
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 ALIGNMENT = 4096
 """Bytes; every disk is content with it."""
 BLOCK_SIZE = 1 << 20
-"""Bytes written in one step."""
+"""Bytes written, or read, in one step."""
 _DIRECT = getattr(os, "O_DIRECT", 0)
 """Other systems than Linux have none."""
 
@@ -71,8 +74,31 @@ def write_all(file: int, data: memoryview, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
+def read_blocks(path: Path) -> Iterator[memoryview]:
+    """The content of a file that is synced, in blocks: each is there until the next is asked for.
+
+    Raises OSError.
+    """
+    block = mmap.mmap(-1, BLOCK_SIZE)
+    with open(path, "rb", buffering=0) as file:
+        if hasattr(os, "posix_fadvise"):  # Of use where reads cannot be direct.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        is_direct = _set_direct(file.fileno(), True)
+        while True:
+            try:
+                count = file.readinto(block)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not is_direct:
+                    raise
+                is_direct = _set_direct(file.fileno(), False)
+                continue
+            if not count:
+                return
+            yield memoryview(block)[:count]
+
+
 def _set_direct(file: int, wanted: bool) -> bool:
-    """Let writes go around the page cache, or not; whether they do."""
+    """Let reads and writes go around the page cache, or not; whether they do."""
     flags = fcntl.fcntl(file, fcntl.F_GETFL)
     try:
         fcntl.fcntl(file, fcntl.F_SETFL, flags | _DIRECT if wanted else flags & ~_DIRECT)

@@ -206,7 +206,7 @@ class Folders:
     def sync(self, files: Collection[RelativePath] = ()) -> None:
         """Make every change so far outlast a loss of power, and `files`, content and names."""
         self._changed |= {path.parent for path in files}
-        if len(files) + len(self._changed) < _MANY or not _sync_disk(self._root):
+        if len(files) + len(self._changed) < _MANY or not sync_disk(self._root):
             for path in files:
                 with self.open(path) as file:
                     os.fsync(file.fileno())
@@ -242,7 +242,7 @@ def _remove_tree(name: str, above: int) -> None:
     os.rmdir(name, dir_fd=above)
 
 
-def _sync_disk(handle: int) -> bool:
+def sync_disk(handle: int) -> bool:
     """Sync the whole file system that a handle is on, syncfs(2); False where there is no such call.
 
     For many files that is far quicker than one after the other. Raises OSError.

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bundler.archive import Levels, write_bundle
 from bundler.code import code_of, refuse_code
-from bundler.digest import Digest
+from bundler.digest import Blob, Digest
 from bundler.direct_io import DirectWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
 from bundler.frames import Output
@@ -26,7 +27,8 @@ from bundler.selection import Selection
 from bundler.sources import SOURCES, Source
 from bundler.space import free_space, same_disk
 from bundler.split_size import SplitSize, check_count, check_split
-from bundler.splitting import Splitter, remove_volume_drafts, split_file
+from bundler.splitting import Check, Splitter, remove_volume_drafts, split_file
+from bundler.stick import bundle_name, free_place, leave_readme, read_back, settle
 from bundler.store import BlobStore, Usage
 from bundler.trust import signature_path
 from bundler.upstream import Upstream
@@ -54,6 +56,10 @@ class Packed:
     """What did not go as planned, and is no error; one sentence each."""
     signature: Path | None = None
     """Where the signature is, if there was a key to sign with."""
+    safe_to_remove: bool = False
+    """Whether it went into a folder, was read back right, and nothing is left to be written."""
+    readme: Path | None = None
+    """The file in that folder which says how to unpack it."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
@@ -63,6 +69,8 @@ class Packed:
             "bundle": str(self.digest),
             "volumes": self.volumes,
             "signature": None if self.signature is None else str(self.signature),
+            "safe_to_remove": self.safe_to_remove,
+            "readme": None if self.readme is None else str(self.readme),
             "notes": list(self.notes),
         }
 
@@ -144,23 +152,28 @@ def pack(
 ) -> Packed:
     """Download the models that `specs` name and write them into one bundle at `output`.
 
-    `output`: a path, replaced only by a whole bundle, or a binary stream. `split_size`: write
+    `output`: a path, replaced only by a whole bundle; a folder that is there, such as a stick; or a
+    binary stream. In a folder the bundle gets a name (`bundle_name`, `free_place`), is read back
+    and compared before it is found under it, and a README.txt goes beside it. `split_size`: write
     volumes beside that path instead (`split_file`), of so many bytes, or "auto" if the file system
-    cannot hold the bundle in one file. `sign`: the key for a signature, which is written beside the
-    bundle, so `output` is a path then. `level`: of zstd, 1 to 19, by default `Levels()`. `jobs`:
-    threads that hash and compress. `on_plan` is called once everything is resolved, before anything
-    is downloaded. The rest as in `plan_pack`.
+    cannot hold the bundle in one file, which is the default for a folder. `sign`: the key for a
+    signature, which is written beside the bundle, so `output` is a path then. `level`: of zstd, 1
+    to 19, by default `Levels()`. `jobs`: threads that hash and compress. `on_plan` is called once
+    everything is resolved, before anything is downloaded. The rest as in `plan_pack`.
 
     Raises Faults or one of RequestError, UnavailableError, DamagedError (upstream sends other bytes
-    than it promises), TrustError (`code`) and TargetError (output or store). What was downloaded is
-    kept, and running again goes on from there.
+    than it promises, or a stick gives back other ones than it got), TrustError (`code`) and
+    TargetError (output or store). What was downloaded is kept, and running again goes on from
+    there.
     """
     progress = progress or Silent()
     if isinstance(output, (str, Path)):
-        _check_output(Path(output), split_size)
+        _check_output(output, split_size)
     elif split_size is not None:
         raise RequestError("a stream cannot be split: name a file")
-    signature = None if sign is None else _signature_path(output)
+    stick = Path(output) if isinstance(output, (str, Path)) and os.path.isdir(output) else None
+    if sign is not None and stick is None:
+        _signature_path(output)
     folder = _store(store)
     with upstream.open(progress.say) as (hub, web, caches):
         planner = Planner(hub, web, caches, sources, folder)
@@ -171,14 +184,24 @@ def pack(
             on_plan(plan)
         with folder as blobs:
             path = _replaced(output)
+            if stick is not None:
+                path = stick / bundle_name(plan.snapshots)
+                if split_size is not None:
+                    with told(path, "--output"):
+                        check_split(path, split_size)
+                split_size = split_size or "auto"
             if path is not None:
                 _check_output_space(path, plan, blobs, split_size)
+            check = None if stick is None else partial(read_back, progress=progress)
 
             def gathered_and_written() -> Packed:
                 manifest, notes = gather(plan, locked, blobs, progress, web.patience)
                 if not code:
                     refuse_code(manifest.snapshots, lambda s: code_of(s, blobs.open))
-                done = _write(manifest, blobs, output, split_size, level, jobs, progress)
+                place = output
+                if stick is not None and path is not None:
+                    place = free_place(path, Digest.of(manifest.to_bytes()))
+                done = _write(manifest, blobs, place, split_size, check, level, jobs, progress)
                 return replace(done, notes=notes)
 
             try:
@@ -188,13 +211,24 @@ def pack(
                     raise  # Some of it has been read already.
                 progress.say(f"files in the store {blobs.root} had changed: they are brought anew")
                 packed = gathered_and_written()
-            if sign is not None and signature is not None:
+            if sign is not None:
                 from bundler.signature import signature_of
 
                 # Afterwards: an older bundle keeps its own until this one takes its place.
-                with told(signature, "--output"), whole_file(signature) as file:
-                    file.write(signature_of(packed.manifest, sign))
-            return replace(packed, signature=signature)
+                signature = _signature_path(packed.path)
+                content = signature_of(packed.manifest, sign)
+                with told(signature, "--output"):
+                    with whole_file(signature) as file:
+                        file.write(content)
+                    if check is not None:
+                        check([(signature, Blob.of(content))])
+                packed = replace(packed, signature=signature)
+            if stick is not None and packed.path is not None:
+                readme, why_not = leave_readme(packed.path)
+                settle(stick)
+                notes = (*packed.notes, *why_not)
+                packed = replace(packed, safe_to_remove=True, readme=readme, notes=notes)
+            return packed
 
 
 def _plan(
@@ -225,6 +259,7 @@ def _write(
     store: BlobStore,
     output: Path | str | BinaryIO,
     split_size: SplitSize | None,
+    check: Check | None,
     level: int | None,
     jobs: int | None,
     progress: Progress,
@@ -233,7 +268,7 @@ def _write(
     path = Path(output) if isinstance(output, (str, Path)) else None
     total = sum(blob.size for blob in manifest.blobs())
     with (
-        _opened(output, split_size, manifest) as file,
+        _opened(output, split_size, manifest, check) as file,
         progress.start("writing the bundle", total) as meter,
     ):
         try:
@@ -265,7 +300,10 @@ class _StoreDamagedError(DamagedError):
 
 @contextmanager
 def _opened(
-    output: Path | str | BinaryIO, split_size: SplitSize | None, manifest: Manifest
+    output: Path | str | BinaryIO,
+    split_size: SplitSize | None,
+    manifest: Manifest,
+    check: Check | None,
 ) -> Iterator[Output]:
     """`output` for writing; at a path, a whole bundle appears at the end, or nothing."""
     with ExitStack() as stack:
@@ -280,7 +318,7 @@ def _opened(
             yield stack.enter_context(open(output, "wb"))
         elif split_size is not None:
             bundle = Digest.of(manifest.to_bytes())
-            yield stack.enter_context(split_file(path, split_size, bundle))
+            yield stack.enter_context(split_file(path, split_size, bundle, check))
         else:
             with whole_file(path) as file:
                 remove_volume_drafts(path)
@@ -298,20 +336,23 @@ def _replaced(output: Path | str | BinaryIO) -> Path | None:
     return None if path.exists() and not path.is_file() else path
 
 
-def _check_output(path: Path, split_size: SplitSize | None) -> None:
+def _check_output(output: Path | str, split_size: SplitSize | None) -> None:
     """Refuse, before anything is downloaded, an output that cannot be written."""
-    if path.is_dir():
-        raise TargetError(f"{path} is a folder: name a file, such as {path / 'bundle.tar.zst'}")
-    if not path.parent.is_dir():
-        raise TargetError(f"the folder {path.parent} does not exist: make it, or change --output")
-    if not os.access(path.parent, os.W_OK):
-        raise TargetError(f"not allowed to write to {path.parent}: change --output")
-    if split_size is not None:
+    if not str(output):  # As a path it would be the folder one is in.
+        raise RequestError("--output is empty: name a file, or the folder of a stick")
+    path = Path(output)
+    names_folder = path.is_dir() or str(output).endswith("/")
+    folder = path if names_folder else path.parent
+    if not folder.is_dir():
+        raise TargetError(f"the folder {folder} does not exist: make it, or change --output")
+    if not os.access(folder, os.W_OK):
+        raise TargetError(f"not allowed to write to {folder}: change --output")
+    if split_size is not None and not names_folder:
         with told(path, "--output"):
             check_split(Path(os.path.realpath(path)), split_size)
 
 
-def _signature_path(output: Path | str | BinaryIO) -> Path:
+def _signature_path(output: Path | str | BinaryIO | None) -> Path:
     """Where the signature will be. Raises RequestError or TargetError if it cannot be there."""
     path = Path(output) if isinstance(output, (str, Path)) else None
     if path is None or (path.exists() and not path.is_file()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,16 +24,22 @@ from bundler.volume_list import (
 )
 from bundler.whole_file import draft_of, held_draft
 
+Check = Callable[[Sequence[tuple[Path, Blob]]], None]
+"""Is told of the files that were written and synced, before they get their names."""
+
 
 @contextmanager
-def split_file(path: Path, size: SplitSize, bundle: Digest) -> Iterator[Splitter]:
+def split_file(
+    path: Path, size: SplitSize, bundle: Digest, check: Check | None = None
+) -> Iterator[Splitter]:
     """Where to write the bundle with the id `bundle`: volumes beside `path`, or the file itself.
 
     They take their names when all are whole and on disk, and the list last; an older bundle of the
     same name, whole or in volumes, goes. Until then they are drafts, held by one process at a time;
     those of a killed one are removed.
 
-    Raises OSError; TargetError if another process writes there; RequestError if there are too many.
+    Raises OSError; TargetError if another process writes there; RequestError if there are too many;
+    and what `check` does.
     """
     with held_draft(path) as (draft, _):
         remove_volume_drafts(path)
@@ -41,9 +47,12 @@ def split_file(path: Path, size: SplitSize, bundle: Digest) -> Iterator[Splitter
         try:
             yield volumes
             volumes.finish()
-            draft.write(VolumeList(bundle, tuple(volumes.written)).to_bytes(path.name))
+            content = VolumeList(bundle, tuple(volumes.written)).to_bytes(path.name)
+            draft.write(content)
             draft.flush()
             os.fsync(draft.fileno())
+            if check is not None:
+                check([*volumes.drafts(), (draft_of(path), Blob.of(content))])
             _publish(path, len(volumes.written), whole=volumes.is_whole)
         except BaseException:
             volumes.abandon()
@@ -109,6 +118,11 @@ class Splitter:
     def is_whole(self) -> bool:
         """Whether what is written is no volume, after all, but the bundle."""
         return self._may_be_whole and len(self.written) == 1
+
+    def drafts(self) -> Iterator[tuple[Path, Blob]]:
+        """The file of each that is written, and what is in it."""
+        for number, volume in enumerate(self.written):
+            yield draft_of(self._path.with_name(volume_name(self._path.name, number))), volume
 
     def write(self, data: bytes, /) -> None:
         """Append `data`. Raises OSError, and RequestError if it takes too many volumes."""

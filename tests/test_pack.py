@@ -312,7 +312,7 @@ class TestBadRequests:
             pytest.param(["acme/empty"], 2, "has no files", id="empty repository"),
             pytest.param(["acme/device"], 2, "leave it out with --exclude", id="device name"),
             pytest.param(["acme/tiny", "-o", "no/b.tar.zst"], 6, "does not exist", id="no folder"),
-            pytest.param(["acme/tiny", "-o", "."], 6, "is a folder", id="output is a folder"),
+            pytest.param(["acme/tiny", "-o", "no/"], 6, "does not exist", id="no stick"),
             pytest.param(["acme/tiny", "--level", "99"], 2, "'--level'", id="level"),
             pytest.param(["acme/tiny", "--bogus"], 2, "--bogus", id="unknown option"),
             pytest.param(["acme/tiny", "-o", "-", "--json"], 2, "name a file", id="two stdouts"),

@@ -290,6 +290,14 @@ class TestSplit:
         assert (tmp_path / "t" / "huggingface").is_dir()
 
 
+def test_it_goes_onto_a_stick_as_well(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "stick").mkdir()
+    packed = make_bundle(tmp_path / "stick", MODELS, sign=place.key)
+    assert packed.signature == tmp_path / "stick" / "tiny-and-1-more.tar.zst.sig"
+    trusted = bundler.Trust.read([place.public])
+    assert bundler.verify(packed.path or "", trusted=trusted).signer == trusted.keys[0]
+
+
 class TestUnchecked:
     def test_without_keys_a_signature_is_in_nobodys_way(self, place: Place, tmp_path: Path) -> None:
         roots = bundler.find_roots(root=tmp_path)

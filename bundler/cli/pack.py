@@ -70,8 +70,9 @@ def pack(
         typer.Option(
             "--output",
             "-o",
-            metavar="FILE",
-            help="The bundle to write, or - for standard output.",
+            metavar="FILE|DIR",
+            help="The bundle to write, or - for standard output. In a folder that is there, as a "
+            "stick is, it gets the name of the models, is read back, and README.txt beside it.",
             envvar="BUNDLER_OUTPUT",
         ),
     ] = "bundle.tar.zst",
@@ -81,7 +82,7 @@ def pack(
             metavar="SIZE",
             help="Write volumes of so many bytes, FILE.000, FILE.001, … and a list, FILE.volumes: "
             "4GB, 700MB, 4GiB; auto: only if the file system of FILE cannot hold it whole (FAT). "
-            "cat FILE.[0-9]* joins them.",
+            "cat FILE.[0-9]* joins them. For a folder, auto is the default.",
             envvar="BUNDLER_SPLIT_SIZE",
         ),
     ] = None,
@@ -275,7 +276,7 @@ def pack(
     replaced = output != "-" and Path(output).is_file()
     packed = bundler.pack(
         wanted,
-        _standard_output() if output == "-" else Path(output),
+        _standard_output() if output == "-" else output,
         **request,
         split_size=volume_size,
         sign=key,
@@ -291,6 +292,8 @@ def pack(
         in_volumes = f" in {counted(packed.volumes, 'volume')}" if packed.volumes else ""
         wrote = f"wrote {packed.path or 'standard output'}: {amount(packed.size)}{in_volumes}"
         print(wrote + instead, file=words)
+        if packed.safe_to_remove:
+            print("read back from there: every byte is as it was written")
         print(f"id {packed.digest}", file=words)
         if key is not None:
             print(f"signed in {packed.signature}, by key {key.hint}", file=words)
@@ -309,8 +312,14 @@ def pack(
             quiet=json_,
         )
         document |= loads
+        if packed.safe_to_remove:
+            from bundler.stick import settle
+
+            settle(packed.path.parent)  # What was unpacked there is gone again.
     if json_:
         print_json(document)
+    elif packed.path is not None and packed.safe_to_remove:
+        print(f"safe to remove: {packed.path.parent}")
     if faults:
         raise Faults(faults, f"{packed.path} was written, but was not seen to load: see above")
     if packed.path is not None and not json_:
