@@ -58,6 +58,20 @@ def _below(folder: Path, without: Collection[str]) -> Iterator[tuple[Path, bool]
         todo += reversed(deeper)
 
 
+def state_at(path: Path | str) -> os.stat_result | None:
+    """What stands at a path itself, which may be a link; None if nothing does. Raises OSError."""
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def is_link(path: Path | str) -> bool:
+    """Whether a link stands there; unlike os.path.islink, raises OSError if that cannot be told."""
+    state = state_at(path)
+    return state is not None and stat.S_ISLNK(state.st_mode)
+
+
 def start_of(path: Path, size: int, folder: int | None = None) -> bytes:
     """The first `size` bytes of a file. Raises OSError, also for what is no regular file.
 

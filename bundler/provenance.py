@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bundler.digest import Blob
+from bundler.disk import is_link
 from bundler.environment import Roots
 from bundler.layouts.placement import File, Link, Placement, Text
 from bundler.manifest import Snapshot
@@ -105,7 +106,7 @@ class Provenance:
         if name not in _CACHES:
             link = os.path.join(self._roots.path(name), file.path)
             leads_to = link if file.path in work.present else target.pointed(file.blob)
-            if leads_to is not None and (leads_to != link or os.path.islink(link)):
+            if leads_to is not None and (leads_to != link or is_link(link)):
                 yield from self._in_cache(leads_to, installed)
 
     def _in_cache(self, place: Path | str, plain: InstalledFile) -> Iterable[InstalledFile]:
@@ -125,7 +126,7 @@ class Provenance:
     def _link(self, name: str, link: Link) -> InstalledPointer:
         place = self._roots.kept_as(name), link.path
         there = os.path.join(self._roots.path(name), link.path)
-        now = os.readlink(there) if os.path.islink(there) else None
+        now = os.readlink(there) if is_link(there) else None
         if place not in self._to_write and now is not None:
             return InstalledPointer(*place, now, self._before_of(place, now))
         # One that led nowhere, or astray, is nothing to go back to; an earlier branch is.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bundler.content import holds
 from bundler.digest import Blob, Digest
+from bundler.disk import is_link, state_at
 from bundler.environment import TRUE
 from bundler.errors import FormatError, TargetError, shown
 from bundler.folders import STAGING
@@ -98,8 +99,8 @@ def can_link(root: Path, links: bool) -> Callable[[RelativePath], bool]:
     """What `Layout.place` asks: may a link stand at a path below `root`?"""
 
     def at(path: RelativePath) -> bool:
-        there = os.path.join(root, path)
-        return os.path.islink(there) or (links and not os.path.exists(there))
+        state = state_at(os.path.join(root, path))
+        return links if state is None else stat.S_ISLNK(state.st_mode)
 
     return at
 
@@ -216,8 +217,8 @@ def _check_obstacles(root: Path, wanted: Iterable[Placement]) -> None:
 
 def _hides(root: Path, marker: Absent) -> bool:
     """Whether a marker is there; a folder of that name marks nothing."""
-    path = os.path.join(root, marker.path)
-    return os.path.lexists(path) and (os.path.islink(path) or os.path.isfile(path))
+    state = state_at(os.path.join(root, marker.path))
+    return state is not None and (stat.S_ISLNK(state.st_mode) or stat.S_ISREG(state.st_mode))
 
 
 def _meaning(placement: Placement) -> object:
@@ -247,7 +248,7 @@ def _present_files(
             state = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             # Bundler's own links, which may lead into a cache that is gone, are relative ones.
-            if os.path.islink(path) and not (makes_links and not os.path.isabs(os.readlink(path))):
+            if is_link(path) and not (makes_links and not os.path.isabs(os.readlink(path))):
                 others.append(file)
             continue
         if stat.S_ISDIR(state.st_mode):
@@ -290,7 +291,7 @@ def _check_sealed(root: Path, sealed: Sealed, missing: Iterable[RelativePath]) -
 def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
     """Whether the link is there, or another one that leads to the same content."""
     there = os.path.join(root, link.path)
-    if not os.path.islink(there):
+    if not is_link(there):
         return False
     if os.readlink(there) == link.text:
         return True

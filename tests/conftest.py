@@ -19,8 +19,9 @@ from network_trace import tracing
 from target import air_gap_command
 from unlucky import SCENES, Scene
 
-# Where the tests run in the background, a shell lets them ignore it, and so would what they start.
+# In the background a shell lets the tests ignore these, and so would what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # For machines that have other work to do, and for runs that can be repeated.
 settings.register_profile(
