@@ -28,7 +28,7 @@ DISPLAY = {"rich", "pygments", "tqdm", "multiprocessing"}
 SPARED = NETWORK | LIBRARIES | DISPLAY
 """What no command needs whose output is no terminal, and which asks nothing of a network."""
 PACKING = {"xxhash", "bundler.packing", "bundler.planning", "bundler.sources", "bundler.web"}
-BUNDLES = {"zstandard", "concurrent.futures", "bundler.archive"}
+BUNDLES = {"zstandard", "bundler.zstd", "concurrent.futures", "bundler.archive"}
 WORK = PACKING | BUNDLES | {"bundler.report", "bundler.manifest", "bundler.receipt"}
 RARELY = {"pickletools", "tomllib", "ctypes", "bundler.air_gap"}
 """For content that may be a pickle, request files, and programs that are cut off."""
