@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import bundler
+from bundler import outcome
 from bundler.cli.options import (
     ExpectedDigest,
     HfHome,
@@ -22,16 +23,15 @@ from bundler.cli.options import (
     roots_of,
     source,
 )
-from bundler.cli.output import Bars, print_json, tell
+from bundler.cli.output import Bars, print_json
+from bundler.complaint import tell
 from bundler.environment import Roots
-from bundler.errors import DamagedError, RequestError, amount
-from bundler.wording import counted, printable
+from bundler.errors import DamagedError, RequestError
+from bundler.wording import counted
 
 if TYPE_CHECKING:
     from bundler.digest import Digest
     from bundler.trust import Trust
-
-_SHOWN_FAULTS = 20
 
 
 def verify(
@@ -85,18 +85,10 @@ def _verify_bundle(
     )
     if json_:
         print_json(result.to_json())
-    for fault in result.faults[:_SHOWN_FAULTS]:
-        tell(fault.message)
-    if result.faults:
-        raise DamagedError(
-            f"{counted(len(result.faults), 'fault')} in {name}, "
-            f"{counted(result.checked, 'blob')} right: copy the bundle again"
-        )
+    outcome.check_verified(result, name)
     if not json_:
-        print(f"all {counted(result.checked, 'blob')} ({amount(result.size)}) are right")
-        if result.signer is not None:
-            print(printable(f"signed by {result.signer}"))
-        print(f"id {result.digest}")
+        for line in outcome.verified(result):
+            print(line)
 
 
 def _verify_installed(roots: Roots, jobs: int | None, json_: bool) -> None:
@@ -108,7 +100,7 @@ def _verify_installed(roots: Roots, jobs: int | None, json_: bool) -> None:
     else:
         for line in installed_report.verified(result):
             print(line)
-    for fault in result.faults[:_SHOWN_FAULTS]:
+    for fault in result.faults[: outcome.SHOWN_FAULTS]:
         tell(installed_report.faulty(fault))
     if result.faults:
         raise DamagedError(
