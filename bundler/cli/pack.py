@@ -5,12 +5,19 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
 import bundler
+from bundler.cli.carry import (
+    WithBundler,
+    WithPlatform,
+    WithPython,
+    carriage_of,
+    carried_lines,
+    steps,
+)
 from bundler.cli.options import (
     DryRun,
     Jobs,
@@ -186,6 +193,9 @@ def pack(
     ] = False,
     python: PythonOfLibraries = None,
     trust_code: TrustCode = False,
+    with_bundler: WithBundler = False,
+    with_python: WithPython = None,
+    with_platform: WithPlatform = None,
     store: Store = None,
     level: Annotated[
         int | None,
@@ -241,11 +251,22 @@ def pack(
         "code": not no_code,
         "progress": Bars(),
     }
+    carriage = carriage_of(
+        with_bundler, with_python, with_platform, output=output, signed=sign is not None
+    )
     if dry_run:
         plan = bundler.plan_pack(wanted, **request)
-        if json_:
-            print_json(plan.to_json())
         tell(plan)
+        document = plan.to_json()
+        if carriage is not None:
+            from bundler.carrying import plan_carry
+
+            would_be = plan_carry(carriage, Path(output))
+            document["install"] = would_be.to_json()
+            for line in [] if json_ else carried_lines(would_be, done=False):
+                print(line)
+        if json_:
+            print_json(document)
         return
     if output == "-" and check_load:
         raise RequestError("--check-load needs a bundle to read: name a file with -o")
@@ -291,15 +312,27 @@ def pack(
             quiet=json_,
         )
         document |= loads
+    note = f"{packed.path} was written, but was not seen to load: see above"
+    carried = None
+    if carriage is not None and packed.path is not None and not faults:
+        from bundler.carrying import carry
+
+        try:
+            carried = carry(carriage, packed.path, packed.digest)
+        except BundlerError as error:
+            faults = [error]
+            note = f"{packed.path} was written, but bundler itself is not beside it"
+        else:
+            document["install"] = carried.to_json()
+            for line in [] if json_ else carried_lines(carried, done=True):
+                print(line, file=words)
     if json_:
         print_json(document)
     if faults:
-        raise Faults(faults, f"{packed.path} was written, but was not seen to load: see above")
+        raise Faults(faults, note)
     if packed.path is not None and not json_:
-        print(
-            "next: carry the bundle over, and on the other machine\n"
-            f"    bundler unpack {quote(packed.path.name)} && source offline.env"
-        )
+        for line in steps(packed.path, carried):
+            print(line)
 
 
 def _signing_key(path: Path | None, output: str) -> PrivateKey | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from compression.zstd import DecompressionParameter, ZstdDecompressor, ZstdError, get_frame_info
 
 from bundler.digest import Readable
+from bundler.errors import DamagedError
 from bundler.zstd import MAX_WINDOW, Decompress, check_size, damaged
 
 _OPTIONS = {DecompressionParameter.window_log_max: MAX_WINDOW.bit_length() - 1}
@@ -23,10 +24,14 @@ def _content(frame: bytes, size: int) -> bytes:
         check_size(get_frame_info(frame).decompressed_size, size)
         content: bytes = decoder.decompress(frame, size + 1)
     except ZstdError as error:
-        raise damaged(error) from None
+        raise _refused(error) from None
     if len(content) != size or not decoder.eof or decoder.unused_data:
         raise damaged("the frame does not end where it should")
     return content
+
+
+def _refused(error: ZstdError) -> DamagedError:
+    return damaged(str(error).rpartition(": ")[2].partition(".")[0])
 
 
 def reader(source: Readable) -> _Reader:
@@ -54,7 +59,7 @@ class _Reader:
             try:
                 content: bytes = self._decoder.decompress(data, size)
             except ZstdError as error:
-                raise damaged(error) from None
+                raise _refused(error) from None
             if content:
                 return content
 
