@@ -15,6 +15,8 @@ decompressor = None
 """The program reads from start to end."""
 _INPUT_SIZE = 64 << 10
 """Bytes; what a pipe holds."""
+_TIME_TO_END = 3
+"""Seconds from the end of the content on."""
 
 
 def reader(source: Readable) -> _Reader:
@@ -63,13 +65,23 @@ class _Reader:
                 return
         except BrokenPipeError:
             pass  # It has had enough, and its exit code tells why.
-        self._selector.unregister(self._into)
-        self._into.close()
+        self._stop_feeding()
+
+    def _stop_feeding(self) -> None:
+        if not self._into.closed:
+            self._selector.unregister(self._into)
+            self._into.close()
 
     def _check_end(self) -> None:
         """Raise DamagedError if the program did not end well."""
+        self._stop_feeding()
+        try:
+            code = self._process.wait(_TIME_TO_END)
+        except subprocess.TimeoutExpired:  # As 1.5.4 may hang when it has found a fault.
+            self._process.kill()
+            self._process.wait()
+            raise damaged("zstd does not end") from None
         said = self._complaints.read().decode(errors="replace").split("\n")[0]
-        code = self._process.wait()
         if code < 0:
             raise DamagedError(f"the program zstd was killed (signal {-code}): run this again")
         if code > 0:
