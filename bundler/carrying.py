@@ -70,7 +70,7 @@ class Carriage:
 def check_place(bundle: Path) -> None:
     """Raise TargetError if something else is where the folder beside `bundle` goes."""
     folder = bundle.parent / FOLDER
-    if os.path.lexists(folder) and not _is_own(folder):
+    if os.path.lexists(folder) and (folder.is_symlink() or not _is_own(folder)):
         raise TargetError(f"{folder} is there, and not bundler's: move it away")
 
 
@@ -124,7 +124,6 @@ def _filled(folder: Path, carriage: Carriage, bundle: Path, digest: str) -> Carr
     script = Path(__file__).with_name("install.sh").read_text("utf-8")
     targets = " ".join(map(str, carriage.targets))
     (folder / "install.sh").write_text(script.replace("@TARGETS@", targets), "utf-8")
-    (folder / "install.sh").chmod(0o755)
     (folder / "requirements.txt").write_text(requirements(wheels, carriage.targets), "utf-8")
     rest = {
         path.relative_to(folder).as_posix(): path.read_bytes()

@@ -26,4 +26,3 @@ def write_unpacker(path: Path) -> None:
     files = files_below(Path(__file__).parent)
     kept = {name: data for name, data in files.items() if not name.startswith("bundler/cli/")}
     write_zip(path, {"__main__.py": _START, **kept}, before=b"#!/usr/bin/env python3\n")
-    path.chmod(0o755)
