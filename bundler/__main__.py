@@ -6,13 +6,14 @@ import io
 import os
 import signal
 import sys
+from importlib import import_module
 from typing import NoReturn
 
 from bundler.errors import INTERRUPTED
 
 
-def main() -> NoReturn:
-    """Run the command line and exit with its code."""
+def main(command_line: str = "bundler.cli") -> NoReturn:
+    """Run a command line, which is the `run` of that module, and exit with its code."""
     # Streams that were closed by whoever started this, and names that a terminal cannot show, are
     # no reasons to fail.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
@@ -22,9 +23,7 @@ def main() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     try:
         # Here, since even importing takes long enough for somebody to think better of it.
-        from bundler.cli import run
-
-        code = run(sys.argv[1:])
+        code = import_module(command_line).run(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM):

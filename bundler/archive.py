@@ -40,6 +40,7 @@ from bundler.seek_table import FRAME_SIZE, PIECE_SIZE, SeekTable, read_seek_tabl
 from bundler.trust import Trust, signature_path
 from bundler.volume_files import find_volumes
 from bundler.volumes import Ask, Volumes
+from bundler.zstd import zstd
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _AT_A_TIME = 128 << 10
@@ -225,19 +226,25 @@ class BundleReader:
         self._source = source
         self._volumes = volumes
         self._streamed = StreamedFrames(_checked_start(source))
-        content = self._read_manifest()
-        self.digest = Digest.of(content)
-        if expected is not None and self.digest != expected:
-            raise TrustError(f"this is another bundle than the one named: its id is {self.digest}")
-        self.manifest = Manifest.from_bytes(content)
-        self.manifest_bytes = content
-        self.members = tuple(members(self.manifest, len(content)))
-        # Looked for only now: it may be on a stick that was asked for.
-        there = filter(os.path.exists, signatures)
-        self.signature = next(there, signatures[0] if signatures else None)
-        self.signer = (
-            None if trusted is None else trusted.signer(self.signature, content, self.members)
-        )
+        try:
+            content = self._read_manifest()
+            self.digest = Digest.of(content)
+            if expected is not None and self.digest != expected:
+                raise TrustError(
+                    f"this is another bundle than the one named: its id is {self.digest}"
+                )
+            self.manifest = Manifest.from_bytes(content)
+            self.manifest_bytes = content
+            self.members = tuple(members(self.manifest, len(content)))
+            # Looked for only now: it may be on a stick that was asked for.
+            there = filter(os.path.exists, signatures)
+            self.signature = next(there, signatures[0] if signatures else None)
+            self.signer = (
+                None if trusted is None else trusted.signer(self.signature, content, self.members)
+            )
+        except BaseException:
+            self.close()
+            raise
         self._end = self.members[-1].end
         """Where the members end and the zeros begin."""
 
@@ -259,6 +266,10 @@ class BundleReader:
             raise DamagedError("the bundle holds something else after its manifest")
         self._streamed.finish_frame()
         return content
+
+    def close(self) -> None:
+        """Nothing more will be read. The source stays open."""
+        self._streamed.close()
 
     def check_end(self) -> None:
         """Look, without reading on, whether the file is there to its end; a pipe cannot be told.
@@ -286,11 +297,13 @@ class BundleReader:
         """Give each wanted blob (None: all) to `receiver`, compared with its digest.
 
         A file that can seek is read only where needed, a pipe once from start to end, and so is a
-        file if `straight`, which needs no seek table. `count` is told how many bytes are done.
-        Raises DamagedError if the file as a whole is not as it should be, and what `receiver` does.
+        file if `straight`, which needs no seek table, or if that is all that the zstd here does.
+        `count` is told how many bytes are done. Raises DamagedError if the file as a whole is not
+        as it should be, and what `receiver` does.
         """
         chosen = [m for m in self.members if wanted is None or m.blob.digest in wanted]
         with Extraction(chosen, self._end, receiver) as extraction:
+            straight = straight or zstd().decompressor is None
             if self._source.seekable() and not straight:
                 spans = [(member.start, member.end) for member in chosen]
                 if wanted is None:
@@ -372,6 +385,7 @@ def open_bundle(
                 reader = BundleReader(source, expected, trusted, signatures, volumes)
             except FormatError as error:
                 raise FormatError(f"{name}: {error}") from None
+        stack.callback(reader.close)
         if files is not None:
             files.check_id(reader.digest)
         with _explained(volumes):

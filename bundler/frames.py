@@ -17,15 +17,12 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeVar
 
-import zstandard
-
 from bundler.digest import Readable
-from bundler.errors import DamagedError
+from bundler.errors import DamagedError, RequestError
 from bundler.parallel import Count, in_order
 from bundler.seek_table import SeekTable, SeekTableWriter, checksum_of
+from bundler.zstd import zstd
 
-MAX_WINDOW = 8 << 20
-"""Bytes; what the zstd specification recommends that every decoder supports."""
 _AHEAD = 8 << 20
 """Bytes; by some frames, so that a disk always has something to do."""
 CUT_SHORT = "the bundle ends too early: it was not copied whole, copy it again"
@@ -78,13 +75,13 @@ class FrameWriter:
         self._emit(self._table.to_bytes())
 
     def _frame(self, piece: Piece) -> tuple[Piece, bytes]:
-        compressors: dict[int, zstandard.ZstdCompressor]
+        compressors: dict[int, Callable[[bytes], bytes]]
         compressors = self._local.__dict__.setdefault("compressors", {})
         if piece.level not in compressors:
-            compressors[piece.level] = zstandard.ZstdCompressor(
-                level=piece.level, write_checksum=True, write_content_size=True
-            )
-        frame = compressors[piece.level].compress(piece.content)
+            from bundler.zstd.package import compressor  # Who only reads may have another zstd.
+
+            compressors[piece.level] = compressor(piece.level)
+        frame = compressors[piece.level](piece.content)
         piece.check(checksum_of(frame))
         return piece, frame
 
@@ -109,10 +106,7 @@ class StreamedFrames:
     """The content of a source that need not seek, such as a pipe: read once, from the start on."""
 
     def __init__(self, source: Readable) -> None:
-        self._content = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(
-            source,  # type: ignore[arg-type]  # any object with a read will do
-            read_across_frames=True,
-        )
+        self._content = zstd().reader(source)
         self._ahead = b""
         self.position = 0
         """Where in the content the next byte is."""
@@ -120,10 +114,8 @@ class StreamedFrames:
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, at most `size`; none at the end. Raises DamagedError."""
         try:
-            data: bytes = self._ahead[:size] or self._content.read(size)
+            data = self._ahead[:size] or self._content.read(size)
             self._ahead = self._ahead[len(data) :]
-        except zstandard.ZstdError as error:
-            raise DamagedError(_damaged(error)) from None
         except OSError as error:
             raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
         self.position += len(data)
@@ -133,6 +125,10 @@ class StreamedFrames:
         """Compare the checksum of the frame that ends here: the decoder does so one byte later."""
         self._ahead = self.read(1)
         self.position -= len(self._ahead)
+
+    def close(self) -> None:
+        """No more will be read. The source stays open."""
+        self._content.close()
 
 
 def decompressed(
@@ -145,8 +141,12 @@ def decompressed(
     """What `in_turn` makes of each of the frames with these numbers, which rise, in their order.
 
     It gets where the content of the frame begins and ends, and the content, or what is wrong with
-    it; by any of `jobs` threads, one call after the other. Raises what it raises.
+    it; by any of `jobs` threads, one call after the other. Raises what it raises, and RequestError
+    if the zstd that is here reads from start to end only.
     """
+    decompressor = zstd().decompressor
+    if decompressor is None:
+        raise RequestError("the program zstd reads no single frames: install the package zstandard")
     local = threading.local()
 
     def frames() -> Iterator[tuple[int, bytes | DamagedError]]:
@@ -159,11 +159,11 @@ def decompressed(
     def decompress(frame: tuple[int, bytes | DamagedError]) -> tuple[int, bytes | DamagedError]:
         number, content = frame
         begin, end = table.content_offsets[number : number + 2]
-        if not hasattr(local, "decompressor"):
-            local.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        if not hasattr(local, "decompress"):
+            local.decompress = decompressor()
         try:
             if isinstance(content, bytes):
-                content = _content(content, end - begin, local.decompressor)
+                content = local.decompress(content, end - begin)
         except DamagedError as error:
             content = error
         return number, content
@@ -190,19 +190,3 @@ def _read_ahead(file: BinaryIO, offset: int) -> None:
     """Let the system fetch what comes next from a disk while this frame is worked on."""
     with suppress(OSError, AttributeError):  # Not every stream is a file, nor has every system it.
         os.posix_fadvise(file.fileno(), offset, _AHEAD, os.POSIX_FADV_WILLNEED)
-
-
-def _content(frame: bytes, size: int, decompressor: zstandard.ZstdDecompressor) -> bytes:
-    try:
-        # The decoder allocates what the frame claims to hold: compare before believing.
-        if zstandard.get_frame_parameters(frame).content_size != size:
-            raise DamagedError("a frame and the seek table tell different sizes")
-        content: bytes = decompressor.decompress(frame, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise DamagedError(_damaged(error)) from None
-    return content
-
-
-def _damaged(error: zstandard.ZstdError) -> str:
-    said = str(error).rpartition("error: ")[2]
-    return f"the compressed data is damaged ({said})"

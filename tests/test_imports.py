@@ -27,8 +27,9 @@ LIBRARIES = {
 DISPLAY = {"rich", "pygments", "tqdm", "multiprocessing"}
 SPARED = NETWORK | LIBRARIES | DISPLAY
 """What no command needs whose output is no terminal, and which asks nothing of a network."""
-PACKING = {"xxhash", "bundler.packing", "bundler.planning", "bundler.sources", "bundler.web"}
-BUNDLES = {"zstandard", "concurrent.futures", "bundler.archive"}
+PACKING = {"xxhash", "bundler.packing", "bundler.planning", "bundler.sources", "bundler.web",
+           "bundler.carrying", "packaging"}  # fmt: skip
+BUNDLES = {"zstandard", "bundler.zstd", "concurrent.futures", "bundler.archive"}
 WORK = PACKING | BUNDLES | {"bundler.report", "bundler.manifest", "bundler.receipt"}
 RARELY = {"pickletools", "tomllib", "ctypes", "bundler.air_gap"}
 """For content that may be a pickle, request files, and programs that are cut off."""
@@ -53,7 +54,8 @@ COMMANDS: Mapping[str, Collection[str]] = {
     "check acme/tiny --root installed": PACKING | BUNDLES | RARELY | {"bundler.place"},
     "check acme/tiny --root installed --json": PACKING | BUNDLES | RARELY | {"bundler.place"},
     "store": RARELY,
-    "pack file:model": {"tomllib", "ctypes", "bundler.air_gap", "bundler.unpacking"},
+    "pack file:model": {"tomllib", "ctypes", "bundler.air_gap", "bundler.unpacking"}
+    | {"bundler.carrying", "packaging"},
     "pack file:model --dry-run": {"tomllib", "ctypes", "bundler.air_gap", "bundler.unpacking"},
 }  # fmt: skip
 """What each command is spared beside `SPARED`."""

@@ -10,15 +10,15 @@ import json
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
-from pathlib import Path
+from pkgutil import get_data
 from typing import Any
 
 
 @cache
 def catalogue(name: str) -> dict[str, Any]:
     """The catalogue `name`: timm, torchvision, torchhub or weights_only."""
-    text = Path(__file__).with_name(f"{name}.json").read_text("utf-8")
-    document: dict[str, Any] = json.loads(text)
+    content = get_data(__name__, f"{name}.json")  # Which may be in unpack.pyz.
+    document: dict[str, Any] = json.loads(content or b"")
     return document
 
 

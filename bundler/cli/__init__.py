@@ -17,14 +17,14 @@ from bundler.cli.env import env
 from bundler.cli.inspect import inspect
 from bundler.cli.installed import installed
 from bundler.cli.keygen import keygen
-from bundler.cli.output import tell
 from bundler.cli.pack import pack
 from bundler.cli.remove import remove
 from bundler.cli.run import CommandEnded, run_command
 from bundler.cli.store import store
 from bundler.cli.unpack import unpack
 from bundler.cli.verify import verify
-from bundler.errors import EXIT_CODES, INTERRUPTED, BundlerError, Faults, RequestError
+from bundler.complaint import complain, tell
+from bundler.errors import EXIT_CODES, INTERRUPTED, BundlerError, RequestError
 
 app = typer.Typer(
     help="Pack models into one bundle where there is a network; unpack it where there is none, "
@@ -74,10 +74,7 @@ def run(arguments: list[str]) -> int:
     except CommandEnded as ended:
         return ended.code
     except BundlerError as error:
-        tell(str(error))
-        if isinstance(error, Faults) and error.note:
-            tell(error.note)
-        return error.exit_code
+        return complain(error)
     except typer.TyperException as error:
         # What the option parser complains of, on one line; only its own classes can word it.
         worded = getattr(error, "format_message", error.__str__)()

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from bundler.cli.next_steps import caution, next_steps
 from bundler.cli.options import HfHome, InsightfaceRoot, Root, TorchHome, roots_of
-from bundler.cli.output import tell
+from bundler.complaint import tell
+from bundler.next_steps import caution, next_steps
 from bundler.shells import EnvFormat, environment_text, undo_text
 
 

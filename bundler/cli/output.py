@@ -8,16 +8,11 @@ import sys
 import threading
 from typing import Any
 
+from bundler.complaint import tell
 from bundler.progress import Meter, Silent
 from bundler.wording import printable
 
 _DOUBTFUL = re.compile(r"[^ -~\n]")
-
-
-def tell(message: str) -> None:
-    """Say something on stderr, line by line."""
-    lines = [f"bundler: {printable(line)}\n" for line in message.splitlines()]
-    sys.stderr.write("".join(lines))  # At once: others may be telling something too.
 
 
 def tell_leak(fault: str) -> None:

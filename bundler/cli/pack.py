@@ -5,13 +5,21 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
 import bundler
 from bundler.cli.asking import asker
+from bundler.cli.carry import (
+    WithBundler,
+    WithPlatform,
+    WithPython,
+    carriage_of,
+    carried_lines,
+    place_of,
+    steps,
+)
 from bundler.cli.options import (
     DryRun,
     Jobs,
@@ -199,6 +207,9 @@ def pack(
     ] = False,
     python: PythonOfLibraries = None,
     trust_code: TrustCode = False,
+    with_bundler: WithBundler = False,
+    with_python: WithPython = None,
+    with_platform: WithPlatform = None,
     store: Store = None,
     level: Annotated[
         int | None,
@@ -258,11 +269,22 @@ def pack(
         "code": not no_code,
         "progress": Bars(),
     }
+    carriage = carriage_of(
+        with_bundler, with_python, with_platform, output=output, signed=sign is not None
+    )
     if dry_run:
         plan = bundler.plan_pack(wanted, **request)
-        if json_:
-            print_json(plan.to_json())
         tell(plan)
+        document = plan.to_json()
+        if carriage is not None:
+            from bundler.carrying import plan_carry
+
+            would_be = plan_carry(carriage, place_of(output))
+            document["install"] = would_be.to_json()
+            for line in [] if json_ else carried_lines(would_be, done=False):
+                print(line)
+        if json_:
+            print_json(document)
         return
     if output == "-" and check_load:
         raise RequestError("--check-load needs a bundle to read: name a file with -o")
@@ -312,24 +334,33 @@ def pack(
             quiet=json_,
         )
         document |= loads
-        if packed.safe_to_remove:
-            from bundler.stick import settle
+    note = f"{packed.path} was written, but was not seen to load: see above"
+    carried = None
+    if carriage is not None and packed.path is not None and not faults:
+        from bundler.carrying import carry
 
-            settle(packed.path.parent)  # What was unpacked there is gone again.
+        try:
+            carried = carry(carriage, packed.path, packed.digest)
+        except BundlerError as error:
+            faults = [error]
+            note = f"{packed.path} was written, but bundler itself is not beside it"
+        else:
+            document["install"] = carried.to_json()
+            for line in [] if json_ else carried_lines(carried, done=True):
+                print(line, file=words)
+    if packed.path is not None and packed.safe_to_remove and (check_load or carriage is not None):
+        from bundler.stick import settle
+
+        settle(packed.path.parent)  # That was put there since, or was and is gone again.
     if json_:
         print_json(document)
     elif packed.path is not None and packed.safe_to_remove:
         print(f"safe to remove: {packed.path.parent}")
     if faults:
-        raise Faults(faults, f"{packed.path} was written, but was not seen to load: see above")
+        raise Faults(faults, note)
     if packed.path is not None and not json_:
-        name = quote(packed.path.name)
-        what = f"{name}.* (sha256sum -c compares)" if packed.volumes else "the bundle"
-        where = " (or name all folders)" if packed.volumes else ""
-        print(
-            f"next: carry {what} over, and on the other machine{where}\n"
-            f"    bundler unpack {name} && source offline.env"
-        )
+        for line in steps(packed.path, packed.volumes, carried):
+            print(line)
 
 
 def _signing_key(path: Path | None, output: str) -> PrivateKey | None:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from bundler.cli.options import HfHome, Root, TorchHome, roots_of
-from bundler.cli.output import tell, tell_leak
+from bundler.cli.output import tell_leak
+from bundler.complaint import tell
 from bundler.errors import RequestError
 
 

@@ -9,7 +9,6 @@ import typer
 
 import bundler
 from bundler.cli.asking import asker
-from bundler.cli.next_steps import next_steps
 from bundler.cli.options import (
     Bundle,
     DryRun,
@@ -31,7 +30,6 @@ from bundler.cli.options import (
 from bundler.cli.output import Bars, print_json
 from bundler.sharing import LinkMode
 from bundler.shells import ENV_FILE, ENV_FILES, EnvFormat
-from bundler.wording import printable
 
 
 def unpack(
@@ -111,7 +109,7 @@ def unpack(
     What is there already is kept, and nothing becomes visible before it is verified. Interrupted,
     it goes on where it was when the same command is given again.
     """
-    from bundler import report
+    from bundler import outcome
 
     roots = roots_of(root, hf_home, torch_home, insightface_root, checkpoints)
     bundle_source = source(bundle_)
@@ -137,21 +135,5 @@ def unpack(
     if json_:
         print_json(result.to_json())
         return
-    print(report.unpacked(result, done=not dry_run))
-    for note in report.moves(result, done=not dry_run):
-        print(f"note: {note}")
-    if dry_run:
-        return
-    if result.env_replaced:
-        print(
-            f"note: {result.env} led to other places before, and what is there is no longer found "
-            "through it: unpack to the same --root, or keep two files with --env"
-        )
-    for note in report.usage(result):
-        print(f"note: {note}")
-    if result.env is None or result.env_roots is None:
-        return
-    for note in report.read_only(result.env_roots):
-        print(f"note: {note}")
-    for line in next_steps(env_format, result.env, result.env_roots):
-        print(printable(line))
+    for line in outcome.unpacked(result, env_format, done=not dry_run):
+        print(line)

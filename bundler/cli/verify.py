@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import bundler
+from bundler import outcome
 from bundler.cli.asking import asker
 from bundler.cli.options import (
     ExpectedDigest,
@@ -23,16 +24,15 @@ from bundler.cli.options import (
     roots_of,
     source,
 )
-from bundler.cli.output import Bars, print_json, tell
+from bundler.cli.output import Bars, print_json
+from bundler.complaint import tell
 from bundler.environment import Roots
-from bundler.errors import DamagedError, RequestError, amount
-from bundler.wording import counted, printable
+from bundler.errors import DamagedError, RequestError
+from bundler.wording import counted
 
 if TYPE_CHECKING:
     from bundler.digest import Digest
     from bundler.trust import Trust
-
-_SHOWN_FAULTS = 20
 
 
 def verify(
@@ -87,19 +87,10 @@ def _verify_bundle(
     )
     if json_:
         print_json(result.to_json())
-    for fault in result.faults[:_SHOWN_FAULTS]:
-        tell(fault.message)
-    if result.faults:
-        again = "the volumes named" if result.bad_volumes else "the bundle"
-        raise DamagedError(
-            f"{counted(len(result.faults), 'fault')} in {', '.join(names)}, "
-            f"{counted(result.checked, 'blob')} right: copy {again} again"
-        )
+    outcome.check_verified(result, ", ".join(names))
     if not json_:
-        print(f"all {counted(result.checked, 'blob')} ({amount(result.size)}) are right")
-        if result.signer is not None:
-            print(printable(f"signed by {result.signer}"))
-        print(f"id {result.digest}")
+        for line in outcome.verified(result):
+            print(line)
 
 
 def _verify_installed(roots: Roots, jobs: int | None, json_: bool) -> None:
@@ -111,7 +102,7 @@ def _verify_installed(roots: Roots, jobs: int | None, json_: bool) -> None:
     else:
         for line in installed_report.verified(result):
             print(line)
-    for fault in result.faults[:_SHOWN_FAULTS]:
+    for fault in result.faults[: outcome.SHOWN_FAULTS]:
         tell(installed_report.faulty(fault))
     if result.faults:
         raise DamagedError(
