@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bundler.archive import Levels, write_bundle
-from bundler.code import code_of, refuse_code
+from bundler.code import refuse_code
 from bundler.digest import Digest
 from bundler.direct_io import DirectWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
 from bundler.frames import Output
 from bundler.gathering import gather
+from bundler.listing import Listing
 from bundler.locked import locked_plan
 from bundler.manifest import Manifest
 from bundler.permission import told
@@ -23,6 +24,7 @@ from bundler.planning import PackPlan, Planner
 from bundler.progress import Progress, Silent
 from bundler.request import Wanted
 from bundler.selection import Selection
+from bundler.since import Since
 from bundler.sources import SOURCES, Source
 from bundler.space import free_space, same_disk
 from bundler.store import BlobStore, Usage
@@ -51,6 +53,11 @@ class Packed:
     signature: Path | None = None
     """Where the signature is, if there was a key to sign with."""
 
+    @property
+    def saved_size(self) -> int:
+        """Bytes of what is on the target already and stayed out of the bundle, uncompressed."""
+        return sum(entry.blob.size for _, entry in self.manifest.lacking())
+
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
         return {
@@ -58,6 +65,7 @@ class Packed:
             "size": self.size,
             "bundle": str(self.digest),
             "signature": None if self.signature is None else str(self.signature),
+            "saved_size": self.saved_size,
             "notes": list(self.notes),
         }
 
@@ -95,6 +103,7 @@ def plan_pack(
     store: Path | str | None = None,
     closed: bool = True,
     locked: Manifest | None = None,
+    since: Sequence[Listing] = (),
     code: bool = True,
     sources: Sequence[Source] = SOURCES,
     progress: Progress | None = None,
@@ -104,7 +113,8 @@ def plan_pack(
     `upstream`: where to look for them. `everything`: pack all that the libraries' caches on this
     machine hold, too. `store`: the folder that keeps downloads (`default_store`). `closed`: bring
     what the models need from other repositories too. `locked`:
-    instead of `specs`, plan for exactly what this manifest has. `code`: False refuses models that
+    instead of `specs`, plan for exactly what this manifest has. `since`: what the target has
+    already, which stays out of the bundle (`read_listing`). `code`: False refuses models that
     hold some, as far as names tell.
 
     Raises Faults with every RequestError and UnavailableError of the request, or TrustError.
@@ -112,7 +122,8 @@ def plan_pack(
     folder = _store(store)
     with upstream.open((progress or Silent()).say) as (hub, web, caches):
         planner = Planner(hub, web, caches, sources, folder)
-        plan = _plan(planner, specs, selection, closed, everything, locked, folder)
+        already = Since(since, folder, locked)
+        plan = _plan(planner, specs, selection, closed, everything, locked, already, folder)
     if not code:
         refuse_code(plan.snapshots)
     return plan
@@ -128,6 +139,7 @@ def pack(
     store: Path | str | None = None,
     closed: bool = True,
     locked: Manifest | None = None,
+    since: Sequence[Listing] = (),
     code: bool = True,
     sign: PrivateKey | None = None,
     level: int | None = None,
@@ -154,7 +166,8 @@ def pack(
     folder = _store(store)
     with upstream.open(progress.say) as (hub, web, caches):
         planner = Planner(hub, web, caches, sources, folder)
-        plan = _plan(planner, specs, selection, closed, everything, locked, folder)
+        already = Since(since, folder, locked)
+        plan = _plan(planner, specs, selection, closed, everything, locked, already, folder)
         if not code:
             refuse_code(plan.snapshots)
         if on_plan is not None:
@@ -165,9 +178,9 @@ def pack(
                 _check_output_space(path, plan, blobs)
 
             def gathered_and_written() -> Packed:
-                manifest, notes = gather(plan, locked, blobs, progress, web.patience)
+                manifest, notes = gather(plan, locked, already, blobs, progress, web.patience)
                 if not code:
-                    refuse_code(manifest.snapshots, lambda s: code_of(s, blobs.open))
+                    refuse_code(manifest.snapshots, already.code_of)
                 return replace(_write(manifest, blobs, output, level, jobs, progress), notes=notes)
 
             try:
@@ -193,6 +206,7 @@ def _plan(
     closed: bool,
     everything: bool,
     locked: Manifest | None,
+    since: Since,
     store: BlobStore,
 ) -> PackPlan:
     if locked is not None:
@@ -200,11 +214,12 @@ def _plan(
             raise RequestError(
                 "a locked manifest says what to pack: name no models and no files beside it"
             )
-        plan = locked_plan(locked, planner, store)
+        plan = locked_plan(locked, planner, store, since)
     else:
         specs = [specs] if isinstance(specs, str) else specs
         wanted = [Wanted(spec) if isinstance(spec, str) else spec for spec in specs]
         plan = planner.plan(wanted, selection, closed, everything)
+    plan = since.applied(plan)
     planner.check_reach(plan)
     return plan
 
@@ -219,7 +234,7 @@ def _write(
 ) -> Packed:
     levels = Levels() if level is None else Levels.all(level)
     path = Path(output) if isinstance(output, (str, Path)) else None
-    total = sum(blob.size for blob in manifest.blobs())
+    total = sum(entry.blob.size for _, entry in manifest.carried())
     with _opened(output) as file, progress.start("writing the bundle", total) as meter:
         try:
             written = write_bundle(

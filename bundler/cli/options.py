@@ -148,6 +148,16 @@ SignatureFile = Annotated[
     ),
 ]
 
+Repairs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--repair",
+        metavar="BUNDLE",
+        help="Another bundle, to take from what this one has damaged or lost; repeatable.",
+        envvar="BUNDLER_REPAIR",
+    ),
+]
+
 
 def source(name: str) -> str | BinaryIO:
     """What the argument BUNDLE names."""

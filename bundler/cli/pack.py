@@ -29,6 +29,7 @@ from bundler.errors import BundlerError, Faults, FormatError, RequestError, amou
 
 if TYPE_CHECKING:
     from bundler.keys import PrivateKey
+    from bundler.listing import Listing
     from bundler.manifest import Manifest
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -61,6 +62,24 @@ def pack(
             metavar="MANIFEST",
             help="Exactly the commits and content of a bundle, or of what inspect --json prints.",
             envvar="BUNDLER_LOCKED",
+        ),
+    ] = None,
+    since: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="What the target has already stays out, by what bundler inventory writes there, "
+            "or by an earlier bundle or its manifest; repeatable.",
+            envvar="BUNDLER_SINCE",
+        ),
+    ] = None,
+    needed: Annotated[
+        Path | None,
+        typer.Option(
+            "--for",
+            metavar="FILE",
+            help="Exactly what bundler verify --request wrote: what repairs a damaged bundle.",
+            envvar="BUNDLER_FOR",
         ),
     ] = None,
     output: Annotated[
@@ -238,9 +257,12 @@ def pack(
         "store": kept,
         "closed": not no_closure,
         "locked": _manifest(locked),
+        "since": _listings(since),
         "code": not no_code,
         "progress": Bars(),
     }
+    if needed is not None:
+        request |= _only_needed(needed, locked)
     if dry_run:
         plan = bundler.plan_pack(wanted, **request)
         if json_:
@@ -249,6 +271,8 @@ def pack(
         return
     if output == "-" and check_load:
         raise RequestError("--check-load needs a bundle to read: name a file with -o")
+    if check_load and request["since"]:
+        raise RequestError("--check-load needs all of a model: pack without --since and --for")
     if check_load and python is not None:
         from bundler.loading import program_path
 
@@ -296,10 +320,33 @@ def pack(
     if faults:
         raise Faults(faults, f"{packed.path} was written, but was not seen to load: see above")
     if packed.path is not None and not json_:
-        print(
-            "next: carry the bundle over, and on the other machine\n"
-            f"    bundler unpack {quote(packed.path.name)} && source offline.env"
-        )
+        command = f"bundler unpack {quote(packed.path.name)} && source offline.env"
+        if needed is not None:
+            command = (
+                f"bundler unpack DAMAGED --repair {quote(packed.path.name)}, or if what is "
+                f"installed was damaged: bundler unpack {quote(packed.path.name)}"
+            )
+        print(f"next: carry the bundle over, and on the other machine\n    {command}")
+
+
+def _listings(paths: list[Path] | None) -> list[Listing]:
+    """What is in the files of --since."""
+    if not paths:
+        return []
+    from bundler.listing import read_listing
+
+    return [*map(read_listing, paths)]
+
+
+def _only_needed(path: Path, locked: Path | None) -> dict[str, Any]:
+    """What packs what the file of --for asks for."""
+    if locked is not None:
+        raise RequestError("--for says exactly what to pack: leave --locked out")
+    from bundler.listing import Listing
+
+    manifest = _manifest(path)
+    assert manifest is not None
+    return {"locked": manifest, "since": [Listing.of_needed(manifest)]}
 
 
 def _signing_key(path: Path | None, output: str) -> PrivateKey | None:
