@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import random
 import shutil
 import tarfile
@@ -253,6 +254,43 @@ class TestSince:
         second.pack("second.tar.zst", "acme/big", *since, "--sign", "key.pem")
         key = second.online / "key.pub.pem"
         assert "signed by" in second.do("unpack", "second.tar.zst", "--verify-key", key).out
+
+    def test_code_in_what_stays_out_is_named_as_it_was(self, second: Trips) -> None:
+        harmful = pickle.dumps(os.getcwd)
+        files = {"config.json": b"{}", "x.bin": harmful}
+        second.hub.add("acme/pickled", files).commit_files({"config.json": b'{"later": 1}'})
+        second.pack("one.tar.zst", "acme/pickled")
+        since = ["--since", second.target / "one.tar.zst"]
+        second.hub._repos["model", "acme/pickled"].commit_files({"config.json": b"[]"})
+        shutil.rmtree(second.online / ".cache")
+        second.pack("other.tar.zst", "acme/pickled", *since)
+        one, other = (
+            bundler.inspect(second.target / f"{name}.tar.zst").manifest.snapshots[0].code
+            for name in ("one", "other")
+        )
+        assert [code.path for code in one] == ["x.bin"]
+        assert one == other
+        done = second.pack("x.tar.zst", "acme/pickled", *since, "--no-code", code=7)
+        assert "holds code: x.bin" in done.err
+
+    def test_a_dataset_and_its_prepared_form_stay_out_too(self, second: Trips) -> None:
+        second.hub.add("acme/rows", {"data.csv": b"a,b\n1,2\n"}, kind="dataset")
+        second.pack("rows.tar.zst", "dataset:acme/rows")
+        since = ["--since", second.target / "rows.tar.zst"]
+        shutil.rmtree(second.online / ".cache")
+        done = second.pack("again.tar.zst", "dataset:acme/rows", *since)
+        assert members(second.target / "again.tar.zst") == ["manifest.json"], done.err
+        locked = ["--locked", second.target / "again.tar.zst"]
+        second.pack("locked.tar.zst", *locked, *since, "--store", "empty")
+        again, same = (second.target / f"{name}.tar.zst" for name in ("again", "locked"))
+        assert again.read_bytes() == same.read_bytes()
+
+    def test_a_pipe_will_do(self, second: Trips) -> None:
+        since = ["--since", second.target / "first.tar.zst"]
+        second.pack("second.tar.zst", "acme/big", *since)
+        content = (second.target / "second.tar.zst").read_bytes()
+        done = run("unpack", "-", "--root", "root", home=second.target, input=content)
+        assert (done.code, second.found("main")) == (0, [with_later()])
 
     def test_a_trial_needs_all_of_it(self, second: Trips) -> None:
         since = ["--since", second.target / "first.tar.zst"]
