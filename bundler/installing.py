@@ -358,7 +358,7 @@ def stage(
     for name, target in targets.items():
         target.expect(work[name].files)
     first = {digest: targets_of[0] for digest, targets_of in missing.items()}
-    lacking = [blobs[d] for d in reader.manifest.absent if d in first]
+    lacking = {blobs[digest] for digest in reader.manifest.absent if digest in first}
     places = known.places_of(lacking)
     gone = [*take(reader.manifest, first, places, progress)]
     check_mended(reader, gone, repairs)

@@ -262,7 +262,9 @@ def pack(
         "progress": Bars(),
     }
     if needed is not None:
-        request |= _only_needed(needed, locked)
+        if locked is not None or since:
+            raise RequestError("--for says exactly what to pack: leave --locked and --since out")
+        request |= _only_needed(needed)
     if dry_run:
         plan = bundler.plan_pack(wanted, **request)
         if json_:
@@ -338,10 +340,8 @@ def _listings(paths: list[Path] | None) -> list[Listing]:
     return [*map(read_listing, paths)]
 
 
-def _only_needed(path: Path, locked: Path | None) -> dict[str, Any]:
+def _only_needed(path: Path) -> dict[str, Any]:
     """What packs what the file of --for asks for."""
-    if locked is not None:
-        raise RequestError("--for says exactly what to pack: leave --locked out")
     from bundler.listing import Listing
 
     manifest = _manifest(path)
