@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bundler.audit import InstalledVerification, verify_installed
     from bundler.checking import Check, check
+    from bundler.comparison import Difference, difference
     from bundler.digest import Digest
     from bundler.environment import Roots, find_roots
     from bundler.errors import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from bundler.inspection import Inspection, inspect
     from bundler.inventory import Inventory, installed
     from bundler.keys import KeyPair, PrivateKey, PublicKey, write_key_pair
+    from bundler.listing import Listing, read_listing
     from bundler.loading import Loaded, Trial, load_models
     from bundler.manifest import Manifest
     from bundler.packing import Packed, pack, plan_pack
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from bundler.selection import Selection
     from bundler.sharing import LinkMode
     from bundler.shells import EnvFormat
+    from bundler.stock import holdings
     from bundler.trust import Trust
     from bundler.unpacking import Unpacked, plan_unpack, unpack
     from bundler.upstream import Upstream
@@ -51,6 +54,7 @@ _HOMES = {
     "BundlerError": "errors",
     "Check": "checking",
     "DamagedError": "errors",
+    "Difference": "comparison",
     "Digest": "digest",
     "EnvFormat": "shells",
     "Faults": "errors",
@@ -60,6 +64,7 @@ _HOMES = {
     "Inventory": "inventory",
     "KeyPair": "keys",
     "LinkMode": "sharing",
+    "Listing": "listing",
     "Loaded": "loading",
     "Manifest": "manifest",
     "PackPlan": "planning",
@@ -80,7 +85,9 @@ _HOMES = {
     "Verification": "verification",
     "Wanted": "request",
     "check": "checking",
+    "difference": "comparison",
     "find_roots": "environment",
+    "holdings": "stock",
     "inspect": "inspection",
     "installed": "inventory",
     "load_models": "loading",
@@ -88,6 +95,7 @@ _HOMES = {
     "plan_pack": "packing",
     "plan_remove": "removal",
     "plan_unpack": "unpacking",
+    "read_listing": "listing",
     "read_request": "request",
     "rehearse": "rehearsal",
     "remove": "removal",
@@ -101,6 +109,7 @@ __all__ = [
     "BundlerError",
     "Check",
     "DamagedError",
+    "Difference",
     "Digest",
     "EnvFormat",
     "Faults",
@@ -110,6 +119,7 @@ __all__ = [
     "Inventory",
     "KeyPair",
     "LinkMode",
+    "Listing",
     "Loaded",
     "Manifest",
     "PackPlan",
@@ -130,7 +140,9 @@ __all__ = [
     "Verification",
     "Wanted",
     "check",
+    "difference",
     "find_roots",
+    "holdings",
     "inspect",
     "installed",
     "load_models",
@@ -138,6 +150,7 @@ __all__ = [
     "plan_pack",
     "plan_remove",
     "plan_unpack",
+    "read_listing",
     "read_request",
     "rehearse",
     "remove",

@@ -42,7 +42,7 @@ from bundler.volume_files import find_volumes
 from bundler.volumes import Ask, Volumes
 from bundler.zstd import zstd
 
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _AT_A_TIME = 128 << 10
 """Bytes read of volumes at the least."""
 
@@ -245,7 +245,8 @@ class BundleReader:
         except BaseException:
             self.close()
             raise
-        self._end = self.members[-1].end
+        start = BLOCK + len(content) + len(padding(len(content)))
+        self._end = self.members[-1].end if self.members else start
         """Where the members end and the zeros begin."""
 
     def _read_manifest(self) -> bytes:
@@ -278,8 +279,10 @@ class BundleReader:
         """
         if self._source.seekable():
             position = self._source.tell()
-            self._seek_table()
-            self._source.seek(position)
+            try:
+                self._seek_table()
+            finally:
+                self._source.seek(position)  # What is there may still be read straight.
 
     def volume_faults(self) -> Mapping[str, DamagedError]:
         """What is wrong with which volumes by themselves; nothing if the bundle is in one file."""
@@ -317,6 +320,26 @@ class BundleReader:
                         extraction.write(pieces, count)
             else:
                 self._read_straight(extraction, count)
+
+    def salvage(
+        self,
+        receiver: Receiver,
+        wanted: Container[Digest],
+        *,
+        jobs: int | None = None,
+        count: Count = lambda _: None,
+    ) -> DamagedError | None:
+        """As `extract`, as far as it goes: what is wrong with the file is returned, not raised."""
+        fault = None
+        try:
+            self.check_end()
+        except DamagedError as error:
+            fault = error
+        try:
+            self.extract(receiver, wanted, jobs=jobs, count=count, straight=fault is not None)
+        except DamagedError as error:
+            fault = fault or error
+        return fault
 
     def _read_straight(self, extraction: Extraction, count: Count) -> None:
         """Read on to the end; of a pipe also so that whoever writes into it ends well."""
@@ -405,13 +428,13 @@ def _checked_start(source: BinaryIO) -> Readable:
     """`source`, if it starts as zstd does. Raises FormatError and DamagedError."""
     start = b""
     try:
-        while more := source.read(len(_ZSTD_MAGIC) - len(start)):
+        while more := source.read(len(ZSTD_MAGIC) - len(start)):
             start += more
     except OSError as error:
         raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
     if not start:
         raise FormatError("not a bundle: it is empty, copy it again")
-    if start != _ZSTD_MAGIC:
+    if start != ZSTD_MAGIC:
         raise FormatError("not a bundle: name the file that bundler pack wrote")
     return _Resumed(start, source)
 

@@ -20,6 +20,8 @@ from bundler.environment import Roots, find_roots
 from bundler.errors import UnavailableError
 from bundler.filled import filled_folders, places_below
 from bundler.layouts.hf_cache import listed
+from bundler.manifest import Manifest
+from bundler.needed import needed
 from bundler.parallel import Count, each_in_threads
 from bundler.progress import Progress, Silent
 from bundler.receipt import InstalledFile, InstalledModel, Place, read_receipts
@@ -49,6 +51,8 @@ class InstalledVerification:
     """Files in folders that bundler filled that are not its own."""
     notes: tuple[str, ...]
     """What was changed on purpose, it seems, and is no fault."""
+    needed: Manifest | None = None
+    """That of a bundle which would bring what is missing or changed, if anything is."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
@@ -234,7 +238,12 @@ class _Audit:
             if place not in self._owners
         }
         return InstalledVerification(
-            len(self._right), size, faults, tuple(sorted(foreign)), tuple(self._notes)
+            checked=len(self._right),
+            size=size,
+            faults=faults,
+            foreign=tuple(sorted(foreign)),
+            notes=tuple(self._notes),
+            needed=needed(self._models, self._problems.keys(), {*self._right}),
         )
 
     def _told(self, place: Place, problem: str) -> InstalledFault:

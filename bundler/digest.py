@@ -134,12 +134,15 @@ class VerifiedReader:
 
     Never takes more than `blob.size` bytes from `source`. The read that would hand out the last
     byte raises DamagedError instead when the source ended early or the digest differs, so that no
-    reader can finish without having checked. `what` names the content in that error.
+    reader can finish without having checked. `what` names the content in that error, `git_sha1` is
+    as in `Verifier`.
     """
 
-    def __init__(self, source: Readable, blob: Blob, what: str) -> None:
+    def __init__(
+        self, source: Readable, blob: Blob, what: str, git_sha1: str | None = None
+    ) -> None:
         self._source = source
-        self._verifier = Verifier(blob, what)
+        self._verifier = Verifier(blob, what, git_sha1)
         self._checked = False
 
     def read(self, size: int = -1, /) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bundler.code import HUBCONF, code_of, wants_hubconf
+from bundler.code import HUBCONF, wants_hubconf
 from bundler.digest import Blob
 from bundler.download import fetch_all
 from bundler.errors import (
@@ -23,15 +23,16 @@ from bundler.errors import (
 from bundler.layouts import layout_of
 from bundler.layouts.flat import flattened
 from bundler.layouts.placement import Placement
-from bundler.locked import PREPARED, absent, pinned
+from bundler.locked import absent, pinned
 from bundler.manifest import Code, FileEntry, Manifest, Snapshot
 from bundler.names import plain_text, relative_path
 from bundler.patience import Patience
 from bundler.permission import told
 from bundler.planning import PackPlan, contents
-from bundler.prepared import can_prepare, prepare
+from bundler.prepared import PREPARED, can_prepare, prepare
 from bundler.progress import Progress
 from bundler.remote import RemoteSnapshot
+from bundler.since import Since
 from bundler.store import WORK, BlobStore
 from bundler.survey import without_contradictions
 from bundler.zip_archive import from_zip
@@ -40,14 +41,15 @@ from bundler.zip_archive import from_zip
 def gather(
     plan: PackPlan,
     locked: Manifest | None,
+    since: Since,
     store: BlobStore,
     progress: Progress,
     patience: Patience,
 ) -> tuple[Manifest, tuple[str, ...]]:
     """Bring everything in `plan` into `store`; the manifest of it, and what there is to say.
 
-    `locked`: the manifest that must come of it. Raises Faults, after all has been tried, or
-    RequestError, UnavailableError, DamagedError, TargetError.
+    `locked`: the manifest that must come of it. `since`: what is left out. Raises Faults, after all
+    has been tried, or RequestError, UnavailableError, DamagedError, TargetError.
     """
     zipped = [snapshot for snapshot in plan.snapshots if snapshot.inside is not None]
     archives = fetch_all(list(contents(zipped)), store, progress, patience)
@@ -57,23 +59,24 @@ def gather(
             if locked is not None:
                 planned = [s for s in locked.snapshots if s.layout != PREPARED]
                 remote = [pinned(r, s) for r, s in zip(remote, planned, strict=True)]
-            blobs = fetch_all(list(contents(remote)), store, progress, patience)
+            wanted = [(w, f) for w, f in contents(remote) if f.identity not in plan.there]
+            blobs = {**plan.there, **fetch_all(wanted, store, progress, patience)}
         except BundlerError as error:
             if _has_damage(error):
                 for blob in archives.values():
                     store.discard(blob)  # It may be that one, and the next run asks for it anew.
             raise
     snapshots = [_snapshot(snapshot, blobs) for snapshot in remote]
-    prepared, notes = _prepared(snapshots, locked, store, progress)
+    prepared, notes = _prepared(snapshots, locked, since, store, progress)
     if locked is not None:
-        faults = list(absent(locked, store))
+        faults = list(absent(locked, store, since))
         if faults:
             raise Faults(faults)
-        return locked, notes
+        return since.left_out(locked), notes
     _check_places((*snapshots, *prepared))
     with told(store.root, "--store"):
-        looked_at = [_with_code(s, store) for s in (*snapshots, *prepared)]
-    return Manifest.of(looked_at), notes
+        looked_at = [_with_code(s, since) for s in (*snapshots, *prepared)]
+    return since.left_out(Manifest.of(looked_at)), notes
 
 
 def _check_places(snapshots: Sequence[Snapshot]) -> None:
@@ -142,13 +145,17 @@ def _snapshot(remote: RemoteSnapshot, blobs: dict[str, Blob]) -> Snapshot:
 
 
 def _prepared(
-    snapshots: Sequence[Snapshot], locked: Manifest | None, store: BlobStore, progress: Progress
+    snapshots: Sequence[Snapshot],
+    locked: Manifest | None,
+    since: Since,
+    store: BlobStore,
+    progress: Progress,
 ) -> tuple[list[Snapshot], tuple[str, ...]]:
     """The datasets among `snapshots` in the form that `load_dataset` reads, where that can be made.
 
     Not to be had is no error: the files are carried all the same, and the second value says so.
     """
-    if locked is not None and not any(absent(locked, store)):
+    if locked is not None and not any(absent(locked, store, since)):
         return [], ()
     made, notes = [], []
     datasets = [s for s in snapshots if s.kind == "dataset" and s.layout == "hf-cache"]
@@ -182,9 +189,8 @@ def _prepared(
     return made, tuple(notes)
 
 
-def _with_code(snapshot: Snapshot, store: BlobStore) -> Snapshot:
+def _with_code(snapshot: Snapshot, since: Since) -> Snapshot:
     code = [
-        Code(plain_text(item.path), plain_text(item.reason))
-        for item in code_of(snapshot, store.open)
+        Code(plain_text(item.path), plain_text(item.reason)) for item in since.code_of(snapshot)
     ]
     return replace(snapshot, code=tuple(code))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +25,7 @@ from bundler.layouts.placement import File, Placement
 from bundler.manifest import Snapshot
 from bundler.members import Member
 from bundler.names import folders_above
+from bundler.parallel import Count
 from bundler.permission import check_permission
 from bundler.place import StagedFile, Target, has_staging
 from bundler.progress import Progress
@@ -38,9 +39,12 @@ from bundler.receipt import (
     write_receipt,
 )
 from bundler.relative import RelativePath
+from bundler.repairing import mends
 from bundler.sharing import SHARED_FROM, LinkMode
 from bundler.space import check_space, same_disk
+from bundler.stock import places_of
 from bundler.survey import Survey, can_link, links_wanted, redirected, survey
+from bundler.taking import check_mended, take
 
 _NEVER = -1
 """No file was changed at this time."""
@@ -71,10 +75,12 @@ def install(
     known: Known,
     how: How,
     progress: Progress,
+    repairs: Sequence[BundleReader] = (),
 ) -> dict[str, Survey]:
     """Do what there is to do below each root; the result tells what it was.
 
-    `placed`: `snapshots`, and what of them goes into plain folders too.
+    `placed`: `snapshots`, and what of them goes into plain folders too. `repairs`: bundles to take
+    from what `reader` does not have as it should be.
     """
     with ExitStack() as stack:
         by_root = _by_root(placed)
@@ -101,7 +107,7 @@ def install(
                 for name, target in targets.items()
             }
         )
-        stage(reader, work, targets, how.jobs, progress)
+        stage(reader, work, targets, how.jobs, progress, known, repairs)
         _share(work, roots, targets, how.link_mode, progress)
         if not how.code:
             check_code(snapshots, work, roots, targets)
@@ -202,6 +208,10 @@ class Known:
     def afresh(self) -> Known:
         """The same, by the receipts that there are now."""
         return Known(self._roots, digests=self._digests)
+
+    def places_of(self, blobs: Collection[Blob]) -> Mapping[Digest, Sequence[Path]]:
+        """Where on the target `blobs` may be, by names and sizes."""
+        return places_of(blobs, self._roots, self.receipts) if blobs else {}
 
     def survey(self, root: str, placements: Iterable[Placement], progress: Progress) -> Survey:
         """What there is to do below the root of that name."""
@@ -305,47 +315,107 @@ def check_apart(work: Mapping[str, Survey], roots: Roots, env: Path | None) -> N
                 )
 
 
+def check_lacking(
+    reader: BundleReader,
+    work: Mapping[str, Survey],
+    known: Known,
+    repairs: Sequence[BundleReader] = (),
+) -> None:
+    """Raise TargetError if what the bundle lacks is not here either, as far as names tell."""
+    in_caches = _in_caches(work)
+    absent = frozenset(reader.manifest.absent)
+    lacking = {
+        blob
+        for name, survey in work.items()
+        for blob in survey.blobs.values()
+        if blob.digest in absent and not (name == _PLAIN and blob.digest in in_caches)
+    }
+    places = known.places_of(lacking)
+    check_mended(reader, [blob for blob in lacking if blob.digest not in places], repairs)
+
+
 def stage(
     reader: BundleReader,
     work: Mapping[str, Survey],
     targets: Mapping[str, Target],
     jobs: int | None,
     progress: Progress,
+    known: Known,
+    repairs: Sequence[BundleReader] = (),
 ) -> None:
-    """Bring every blob that some root lacks, and no cache can give it, into its staging folder."""
+    """Bring every blob that some root lacks, and no cache can give it, into its staging folder.
+
+    What the bundle lacks comes first, from what is here; what it has bad or not, from `repairs`.
+    """
     missing: dict[Digest, list[Target]] = defaultdict(list)
-    sizes = {}
+    blobs = {}
     in_caches = _in_caches(work)
     for name, target in targets.items():
         for blob in work[name].blobs.values():
             if not target.has(blob) and not (name == _PLAIN and blob.digest in in_caches):
                 missing[blob.digest].append(target)
-                sizes[blob.digest] = blob.size
+                blobs[blob.digest] = blob
     for name, target in targets.items():
         target.expect(work[name].files)
-    with progress.start("unpacking", sum(sizes.values())) as meter:
-        reader.extract(_Staging(missing), missing, jobs=jobs, count=meter.add)
-    for member in reader.members:
-        targets_of = missing.get(member.blob.digest, [])
+    first = {digest: targets_of[0] for digest, targets_of in missing.items()}
+    lacking = {blobs[digest] for digest in reader.manifest.absent if digest in first}
+    places = known.places_of(lacking)
+    gone = [*take(reader.manifest, first, places, progress)]
+    check_mended(reader, gone, repairs)
+    carried = [m.blob for m in reader.members if m.blob.digest in first]
+    with progress.start("unpacking", sum(blob.size for blob in carried)) as meter:
+        staging = _Staging(first, goes_on=bool(repairs))
+        staging.extract(reader, first, jobs, meter.add)
+    for repair in repairs:
+        mended = mends(
+            repair, reader.manifest, (b for b in blobs.values() if not first[b.digest].has(b))
+        )
+        with progress.start("repairing", sum(blob.size for blob in mended.values())) as meter:
+            staging.extract(repair, mended, jobs, meter.add)
+    staging.finish(blobs.values())
+    for digest, targets_of in missing.items():
         for other in targets_of[1:]:
-            with targets_of[0].open(member.blob) as copy:
-                other.copy(member.blob, VerifiedReader(copy, member.blob, member.what))
+            with targets_of[0].open(blobs[digest]) as copy:
+                other.copy(blobs[digest], VerifiedReader(copy, blobs[digest], str(digest)))
 
 
 class _Staging:
     """Takes blobs in where they are missing: an `extraction.Receiver`."""
 
-    def __init__(self, missing: Mapping[Digest, Sequence[Target]]) -> None:
+    def __init__(self, missing: Mapping[Digest, Target], *, goes_on: bool) -> None:
+        """`goes_on`: what is bad in one bundle may be good in the next."""
         self._missing = missing
+        self._goes_on = goes_on
+        self._error: DamagedError | None = None
+
+    def extract(
+        self, reader: BundleReader, wanted: Container[Digest], jobs: int | None, count: Count
+    ) -> None:
+        """Take what is `wanted` from a bundle. Raises DamagedError, unless it `goes_on`."""
+        if self._goes_on:
+            error = reader.salvage(self, wanted, jobs=jobs, count=count)
+            self._error = self._error or error
+        else:
+            reader.extract(self, wanted, jobs=jobs, count=count)
 
     def open(self, member: Member) -> StagedFile:
-        return StagedFile(self._missing[member.blob.digest][0], member.blob)
+        return StagedFile(self._missing[member.blob.digest], member.blob)
 
     def refuse(self, _: Member, error: DamagedError) -> None:
-        raise DamagedError(
-            f"{error}: nothing was installed; copy the bundle again "
-            "(bundler verify names everything that is damaged)"
-        )
+        self._error = self._error or error
+        if not self._goes_on:
+            raise DamagedError(
+                f"{error}: nothing was installed; copy the bundle again "
+                "(bundler verify names everything that is damaged)"
+            )
+
+    def finish(self, blobs: Iterable[Blob]) -> None:
+        """Raise DamagedError if some of `blobs` were good in no bundle."""
+        if not all(self._missing[blob.digest].has(blob) for blob in blobs):
+            raise DamagedError(
+                f"{self._error or 'a file is missing'}, and --repair does not bring it: nothing "
+                "was installed; pack again for what bundler verify --request writes"
+            )
 
 
 def _in_caches(work: Mapping[str, Survey]) -> dict[Digest, tuple[str, File]]:

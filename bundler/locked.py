@@ -9,19 +9,18 @@ from functools import partial
 from bundler.errors import BundlerError, Faults, SetupError, UnavailableError
 from bundler.manifest import FileEntry, Manifest, Snapshot
 from bundler.planning import PackPlan, Planner
+from bundler.prepared import PREPARED
 from bundler.remote import PathInside, RemoteFile, RemoteSnapshot
+from bundler.since import Since
 from bundler.spec import full_spec
 from bundler.store import BlobStore
 
-PREPARED = "hf-datasets"
-"""The layout of what is made here instead of downloaded."""
 
-
-def locked_plan(manifest: Manifest, planner: Planner, store: BlobStore) -> PackPlan:
+def locked_plan(manifest: Manifest, planner: Planner, store: BlobStore, since: Since) -> PackPlan:
     """What brings everything in `manifest` that is not prepared here, in its order.
 
-    What the store has already is not asked for upstream. Raises Faults with an UnavailableError for
-    every model that is no longer to be had as it was.
+    What the store has already, or the target, is not asked for upstream. Raises Faults with an
+    UnavailableError for every model that is no longer to be had as it was.
     """
     snapshots = []
     faults: list[BundlerError] = []
@@ -29,7 +28,7 @@ def locked_plan(manifest: Manifest, planner: Planner, store: BlobStore) -> PackP
         if snapshot.layout == PREPARED:
             continue
         try:
-            snapshots.append(_planned(snapshot, planner, store))
+            snapshots.append(_planned(snapshot, planner, store, since))
         except SetupError:
             raise
         except BundlerError as error:
@@ -64,10 +63,10 @@ def pinned(remote: RemoteSnapshot, snapshot: Snapshot) -> RemoteSnapshot:
     )
 
 
-def absent(manifest: Manifest, store: BlobStore) -> Iterator[UnavailableError]:
-    """What `manifest` has and `store` does not, in words."""
+def absent(manifest: Manifest, store: BlobStore, since: Since) -> Iterator[UnavailableError]:
+    """What `manifest` has, and neither `store` nor the target has, in words."""
     for snapshot, entry in manifest.contents():
-        if not store.has(entry.blob):
+        if entry.blob not in since.blobs and not store.has(entry.blob):
             advice = ": install bundler[datasets] here" if snapshot.layout == PREPARED else ""
             yield UnavailableError(
                 f"no longer to be had: {entry.path} of {snapshot.name}, as the manifest has it"
@@ -75,8 +74,11 @@ def absent(manifest: Manifest, store: BlobStore) -> Iterator[UnavailableError]:
             )
 
 
-def _planned(snapshot: Snapshot, planner: Planner, store: BlobStore) -> RemoteSnapshot:
-    if all(store.has(entry.blob) for entry in snapshot.files):
+def _planned(
+    snapshot: Snapshot, planner: Planner, store: BlobStore, since: Since
+) -> RemoteSnapshot:
+    there = since.spared(snapshot)
+    if all(entry.blob in there or store.has(entry.blob) for entry in snapshot.files):
         return _stored(snapshot, store)
     at = f"@{snapshot.commit_hash}" if snapshot.commit_hash and "://" not in snapshot.name else ""
     for remote in planner.resolve(full_spec(snapshot.source, snapshot.name) + at):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from bundler.digest import SHA1, SHA256, Blob, Digest
@@ -18,6 +19,8 @@ from bundler.names import MAX_TEXT_LENGTH, UNPRINTABLE, folders_above, relative_
 from bundler.relative import RelativePath
 
 FORMAT_VERSION = 1
+BUILDING_ON = 2
+"""The version of a bundle that lacks blobs: a reader that knows only the first must refuse it."""
 MAX_MANIFEST_SIZE = 32 << 20
 """Bytes; a larger manifest is refused before it is read (about 120,000 files)."""
 MAX_MANIFEST_COMMAS = 1 << 20
@@ -31,6 +34,8 @@ MAX_FOLDERS = 1 << 17
 MAX_SNAPSHOTS = 1 << 13
 """Each is looked for in a dozen places."""
 MAX_ALIASES = 16
+MAX_BUILDS_ON = 256
+"""Bundles that a manifest names as those which brought what it lacks."""
 MAX_NAMED_FILES = 1 << 19
 """Files, each counted for every name of its snapshot: without links all of them are written."""
 MAX_BLOB_SIZE = 2**53 - 1
@@ -103,7 +108,15 @@ class Manifest:
     """What a bundle holds."""
 
     snapshots: tuple[Snapshot, ...]
-    format_version: int = FORMAT_VERSION
+    absent: tuple[Digest, ...] = ()
+    """Blobs that the bundle does not bring: they must be on the target. In ascending order."""
+    builds_on: tuple[Digest, ...] = ()
+    """The ids of bundles that have brought those, as far as the packing side knew; ascending."""
+
+    @property
+    def format_version(self) -> int:
+        """The lowest that says it all: one that brings everything is as it always was."""
+        return BUILDING_ON if self.absent else FORMAT_VERSION
 
     @classmethod
     def of(cls, snapshots: Iterable[Snapshot]) -> Manifest:
@@ -150,12 +163,32 @@ class Manifest:
         """Every blob once, in order of first mention."""
         return (entry.blob for _, entry in self.contents())
 
+    def carried(self) -> Iterator[tuple[Snapshot, FileEntry]]:
+        """Those of `contents` that the bundle brings."""
+        absent = frozenset(self.absent)
+        return (content for content in self.contents() if content[1].blob.digest not in absent)
+
+    def lacking(self) -> Iterator[tuple[Snapshot, FileEntry]]:
+        """The others."""
+        absent = frozenset(self.absent)
+        return (content for content in self.contents() if content[1].blob.digest in absent)
+
+    def without(self, blobs: Container[Blob], builds_on: Iterable[Digest] = ()) -> Manifest:
+        """The manifest of a bundle of the same snapshots that brings none of `blobs`."""
+        absent = sorted((b.digest for b in self.blobs() if b in blobs), key=str)
+        sources = sorted(builds_on, key=str) if absent else ()
+        return replace(self, absent=tuple(absent), builds_on=tuple(sources))
+
     def to_bytes(self) -> bytes:
         """Canonical JSON: UTF-8, sorted keys, no white space, absent instead of null or empty."""
-        document = {
-            "format_version": self.format_version,
-            "snapshots": [_snapshot_to_json(snapshot) for snapshot in self.snapshots],
-        }
+        document = _without_nothing(
+            {
+                "format_version": self.format_version,
+                "snapshots": [_snapshot_to_json(snapshot) for snapshot in self.snapshots],
+                "absent": [str(digest) for digest in self.absent],
+                "builds_on": [str(digest) for digest in self.builds_on],
+            }
+        )
         text = json.dumps(
             document, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
         )
@@ -181,11 +214,11 @@ class Manifest:
             raise FormatError(f"the manifest of this bundle is not valid JSON: {said}") from None
         try:
             version = _get(document, "format_version", int)
-            if version != FORMAT_VERSION:
+            if version not in (FORMAT_VERSION, BUILDING_ON):
                 number = shown(version).strip("'")
                 raise FormatError(
-                    f"this bundle has format version {number}, and this bundler reads version "
-                    f"{FORMAT_VERSION}: use a newer bundler"
+                    f"this bundle has format version {number}, and this bundler reads versions "
+                    f"{FORMAT_VERSION} and {BUILDING_ON}: use a newer bundler"
                 )
             records = _get(document, "snapshots", list)
             if len(records) > MAX_SNAPSHOTS:
@@ -193,7 +226,12 @@ class Manifest:
             snapshots = tuple(_snapshot(item) for item in records)
             if not snapshots:
                 raise ValueError("it names no models")
-            manifest = cls(snapshots, version)
+            manifest = cls(snapshots)
+            if version == BUILDING_ON:
+                manifest = cls(
+                    snapshots, _digests(document, "absent"), _digests(document, "builds_on")
+                )
+                _check_absent(manifest)
             _check_extent(manifest, slashes)
             _check_blobs_agree(manifest)
         except ValueError as error:
@@ -308,6 +346,17 @@ def _check_extent(manifest: Manifest, slashes: int) -> None:
         raise ValueError(f"more than {MAX_NAMED_FILES:,} files, counted for every alias")
 
 
+def _check_absent(manifest: Manifest) -> None:
+    """Something is absent, and it is content of some file."""
+    if not manifest.absent:
+        raise ValueError("it lacks nothing, and says that it does")
+    strangers = {*manifest.absent}.difference(blob.digest for blob in manifest.blobs())
+    if strangers:
+        raise ValueError(f"it lacks what no file has: {min(map(str, strangers))}")
+    if len(manifest.builds_on) > MAX_BUILDS_ON:
+        raise ValueError(f"it builds on more than {MAX_BUILDS_ON} bundles")
+
+
 def _check_blobs_agree(manifest: Manifest) -> None:
     """Equal digests mean equal sizes, and an etag that is a hash is that of the content.
 
@@ -363,6 +412,14 @@ def _optional_text(record: object, key: str) -> str | None:
 
 def _texts(record: object, key: str) -> tuple[str, ...]:
     return tuple(_plain(item, key) for item in _optional(record, key, list) or [])
+
+
+def _digests(record: object, key: str) -> tuple[Digest, ...]:
+    """Digests in the one order that they can have, each once."""
+    digests = tuple(Digest.parse(text) for text in _texts(record, key))
+    if any(one.hex >= other.hex for one, other in pairwise(digests)):
+        raise ValueError(f"{key!r} is not in ascending order, each once")
+    return digests
 
 
 def _size(value: int) -> int:

@@ -65,7 +65,7 @@ def members(manifest: Manifest, manifest_size: int) -> Iterator[Member]:
     """Every member after the manifest, in their order: small blobs, then large ones."""
     position = BLOCK + padded(manifest_size)
     git_names = manifest.git_names()
-    contents = sorted(manifest.contents(), key=lambda content: content[1].blob.size >= LARGE)
+    contents = sorted(manifest.carried(), key=lambda content: content[1].blob.size >= LARGE)
     for snapshot, entry in contents:
         git_sha1 = git_names.get(entry.blob.digest)
         member = Member(entry.blob, position, entry.path, snapshot.name, git_sha1)

@@ -44,15 +44,19 @@ def unpacked(result: Unpacked, form: EnvFormat, *, done: bool) -> Iterator[str]:
         yield printable(line)
 
 
-def check_verified(result: Verification, name: str) -> None:
+def advice(result: Verification) -> str:
+    """What to do about a bundle with faults."""
+    return f"copy {'the volumes named' if result.bad_volumes else 'the bundle'} again"
+
+
+def check_verified(result: Verification, name: str, advice: str) -> None:
     """Tell what is wrong in the bundle of that name, and raise DamagedError, if anything is."""
     for fault in result.faults[:SHOWN_FAULTS]:
         tell(fault.message)
     if result.faults:
-        again = "the volumes named" if result.bad_volumes else "the bundle"
         raise DamagedError(
             f"{counted(len(result.faults), 'fault')} in {name}, "
-            f"{counted(result.checked, 'blob')} right: copy {again} again"
+            f"{counted(result.checked, 'blob')} right: {advice}"
         )
 
 

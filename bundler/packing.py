@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bundler.archive import Levels, write_bundle
-from bundler.code import code_of, refuse_code
+from bundler.code import refuse_code
 from bundler.digest import Blob, Digest
 from bundler.direct_io import DirectWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
 from bundler.frames import Output
 from bundler.gathering import gather
+from bundler.listing import Listing
 from bundler.locked import locked_plan
 from bundler.manifest import Manifest
 from bundler.permission import told
@@ -24,6 +25,7 @@ from bundler.planning import PackPlan, Planner
 from bundler.progress import Progress, Silent
 from bundler.request import Wanted
 from bundler.selection import Selection
+from bundler.since import Since
 from bundler.sources import SOURCES, Source
 from bundler.space import free_space, same_disk
 from bundler.split_size import SplitSize, check_count, check_split
@@ -61,6 +63,11 @@ class Packed:
     readme: Path | None = None
     """The file in that folder which says how to unpack it."""
 
+    @property
+    def saved_size(self) -> int:
+        """Bytes of what is on the target already and stayed out of the bundle, uncompressed."""
+        return sum(entry.blob.size for _, entry in self.manifest.lacking())
+
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
         return {
@@ -71,6 +78,7 @@ class Packed:
             "signature": None if self.signature is None else str(self.signature),
             "safe_to_remove": self.safe_to_remove,
             "readme": None if self.readme is None else str(self.readme),
+            "saved_size": self.saved_size,
             "notes": list(self.notes),
         }
 
@@ -108,6 +116,7 @@ def plan_pack(
     store: Path | str | None = None,
     closed: bool = True,
     locked: Manifest | None = None,
+    since: Sequence[Listing] = (),
     code: bool = True,
     sources: Sequence[Source] = SOURCES,
     progress: Progress | None = None,
@@ -117,7 +126,8 @@ def plan_pack(
     `upstream`: where to look for them. `everything`: pack all that the libraries' caches on this
     machine hold, too. `store`: the folder that keeps downloads (`default_store`). `closed`: bring
     what the models need from other repositories too. `locked`:
-    instead of `specs`, plan for exactly what this manifest has. `code`: False refuses models that
+    instead of `specs`, plan for exactly what this manifest has. `since`: what the target has
+    already, which stays out of the bundle (`read_listing`). `code`: False refuses models that
     hold some, as far as names tell.
 
     Raises Faults with every RequestError and UnavailableError of the request, or TrustError.
@@ -125,7 +135,8 @@ def plan_pack(
     folder = _store(store)
     with upstream.open((progress or Silent()).say) as (hub, web, caches):
         planner = Planner(hub, web, caches, sources, folder)
-        plan = _plan(planner, specs, selection, closed, everything, locked, folder)
+        already = Since(since, folder, locked)
+        plan = _plan(planner, specs, selection, closed, everything, locked, already, folder)
     if not code:
         refuse_code(plan.snapshots)
     return plan
@@ -141,6 +152,7 @@ def pack(
     store: Path | str | None = None,
     closed: bool = True,
     locked: Manifest | None = None,
+    since: Sequence[Listing] = (),
     code: bool = True,
     split_size: SplitSize | None = None,
     sign: PrivateKey | None = None,
@@ -177,7 +189,8 @@ def pack(
     folder = _store(store)
     with upstream.open(progress.say) as (hub, web, caches):
         planner = Planner(hub, web, caches, sources, folder)
-        plan = _plan(planner, specs, selection, closed, everything, locked, folder)
+        already = Since(since, folder, locked)
+        plan = _plan(planner, specs, selection, closed, everything, locked, already, folder)
         if not code:
             refuse_code(plan.snapshots)
         if on_plan is not None:
@@ -195,9 +208,9 @@ def pack(
             check = None if stick is None else partial(read_back, progress=progress)
 
             def gathered_and_written() -> Packed:
-                manifest, notes = gather(plan, locked, blobs, progress, web.patience)
+                manifest, notes = gather(plan, locked, already, blobs, progress, web.patience)
                 if not code:
-                    refuse_code(manifest.snapshots, lambda s: code_of(s, blobs.open))
+                    refuse_code(manifest.snapshots, already.code_of)
                 place = output
                 if stick is not None and path is not None:
                     place = free_place(path, Digest.of(manifest.to_bytes()))
@@ -238,6 +251,7 @@ def _plan(
     closed: bool,
     everything: bool,
     locked: Manifest | None,
+    since: Since,
     store: BlobStore,
 ) -> PackPlan:
     if locked is not None:
@@ -245,11 +259,12 @@ def _plan(
             raise RequestError(
                 "a locked manifest says what to pack: name no models and no files beside it"
             )
-        plan = locked_plan(locked, planner, store)
+        plan = locked_plan(locked, planner, store, since)
     else:
         specs = [specs] if isinstance(specs, str) else specs
         wanted = [Wanted(spec) if isinstance(spec, str) else spec for spec in specs]
         plan = planner.plan(wanted, selection, closed, everything)
+    plan = since.applied(plan)
     planner.check_reach(plan)
     return plan
 
@@ -266,7 +281,7 @@ def _write(
 ) -> Packed:
     levels = Levels() if level is None else Levels.all(level)
     path = Path(output) if isinstance(output, (str, Path)) else None
-    total = sum(blob.size for blob in manifest.blobs())
+    total = sum(entry.blob.size for _, entry in manifest.carried())
     with (
         _opened(output, split_size, manifest, check) as file,
         progress.start("writing the bundle", total) as meter,

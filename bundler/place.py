@@ -22,7 +22,7 @@ from typing import BinaryIO, NamedTuple
 
 from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader, digest_of
 from bundler.direct_io import DirectWriter, write_all
-from bundler.errors import TargetError
+from bundler.errors import DamagedError, TargetError
 from bundler.folders import STAGING, Folders, not_too_deep
 from bundler.layouts.placement import File
 from bundler.lock import take_lock
@@ -239,6 +239,45 @@ class Target:
                     )
             self.copy(blob, VerifiedReader(content, blob, str(source)))
 
+    def take(self, blob: Blob, source: Path, git_sha1: str | None = None) -> bool:
+        """Take in a blob that the file `source` of this machine may hold; whether it does.
+
+        A large one is cloned, else hard-linked where nobody else may write to it, else copied. What
+        is staged then is compared, byte by byte, and gone again if it is something else.
+        `git_sha1` is as in `Verifier`. Raises TargetError.
+        """
+        try:
+            handle = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return False
+        with told(self.root, "--root"), open(handle, "rb", buffering=0) as content:
+            if os.fstat(content.fileno()).st_size != blob.size:
+                return False
+            shares = LinkMode.AUTO.shares(blob.size)
+            try:
+                if shares and (self._clone(blob, content) or self._own_link(blob, source, content)):
+                    with self.open(blob) as staged:
+                        _read_all(VerifiedReader(staged, blob, str(source), git_sha1))
+                else:
+                    self.copy(blob, VerifiedReader(content, blob, str(source), git_sha1))
+            except DamagedError:
+                self.drop(blob)
+                return False
+        return True
+
+    def drop(self, blob: Blob) -> None:
+        """Take back what was begun of a blob, so that it can be staged from elsewhere."""
+        with suppress(FileNotFoundError):
+            self._folders.remove(self._places[blob.digest])
+        self._staged.pop(blob.digest, None)
+        self._shared.pop(blob.digest, None)
+
+    def _own_link(self, blob: Blob, source: Path, content: BinaryIO) -> bool:
+        """Hard-link a file, unless somebody else could write to it."""
+        state = os.fstat(content.fileno())
+        is_own = state.st_uid == os.geteuid() and not state.st_mode & stat.S_IWOTH
+        return is_own and self._hard_link(blob, source)
+
     def _clone(self, blob: Blob, content: BinaryIO) -> bool:
         place = self._places[blob.digest]
         with self._folders.new_file(place) as file:
@@ -346,6 +385,12 @@ class Target:
         self._folders.sync()
 
 
+def _read_all(content: Readable) -> None:
+    """Read on to the end."""
+    while content.read(COPY_SIZE):
+        pass
+
+
 class StagedFile:
     """A blob while it is written to where the target expects it: an `extraction.Outlet`."""
 
@@ -373,7 +418,9 @@ class StagedFile:
                     os.fsync(self._file)
                 self._target.note(self._blob, os.fstat(self._file).st_mtime_ns)
         finally:
-            self.abandon()
+            os.close(self._file)
 
     def abandon(self) -> None:
         os.close(self._file)
+        with suppress(OSError):  # What made it fail has been told.
+            self._target.drop(self._blob)

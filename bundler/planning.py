@@ -6,10 +6,10 @@ import io
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from bundler.caches import Caches
 from bundler.catalogues import catalogue
 from bundler.closure import Need, closure
-from bundler.digest import Stream
+from bundler.digest import Blob, Stream
 from bundler.download import PARALLEL, found, missing_size, small_content
 from bundler.errors import BundlerError, Faults, RequestError, SetupError, UnavailableError
 from bundler.names import relative_path, unportable
@@ -49,20 +49,33 @@ class PackPlan:
     """Of what is still to be downloaded."""
     remarks: tuple[str, ...] = ()
     """What there is to say of models that are not among them, one sentence each."""
+    there: Mapping[str, Blob] = field(default_factory=dict)
+    """Content that is on the target already and stays out of the bundle, by identity."""
 
     @classmethod
     def of(
-        cls, snapshots: Sequence[RemoteSnapshot], store: BlobStore, remarks: Sequence[str] = ()
+        cls,
+        snapshots: Sequence[RemoteSnapshot],
+        store: BlobStore,
+        remarks: Sequence[str] = (),
+        there: Mapping[str, Blob] | None = None,
     ) -> PackPlan:
         """The plan for `snapshots`, of which `store` may have some content."""
-        missing = [file for _, file in contents(snapshots) if found(file, store) is None]
-        size = sum(missing_size(file, store) for file in missing)
-        return cls(tuple(snapshots), size, tuple(remarks))
+        there = there or {}
+        files = (file for _, file in contents(snapshots) if file.identity not in there)
+        size = sum(missing_size(file, store) for file in files if found(file, store) is None)
+        return cls(tuple(snapshots), size, tuple(remarks), there)
 
     @property
     def size(self) -> int:
         """Of everything in the bundle before compression, as far as upstream tells sizes."""
-        return sum(file.size or 0 for _, file in contents(self.snapshots))
+        files = (file for _, file in contents(self.snapshots))
+        return sum(file.size or 0 for file in files if file.identity not in self.there)
+
+    @property
+    def saved_size(self) -> int:
+        """Of what stays out of the bundle, as far as it is known before all is downloaded."""
+        return sum({blob.digest: blob.size for blob in self.there.values()}.values())
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -95,6 +108,7 @@ class PackPlan:
             "notes": list(self.notes),
             "download_size": self.missing_size,
             "size": self.size,
+            "saved_size": self.saved_size,
         }
 
 
@@ -192,6 +206,8 @@ class Planner:
         if plan.missing_size < _LONG:
             return
         for _, file in sorted(contents(plan.snapshots), key=lambda item: item[1].size or 0):
+            if file.identity in plan.there:
+                continue
             if file.digest and file.part and missing_size(file, self._store) == file.size:
                 with suppress(NoPartsError):
                     self._web.patience.ask(partial(file.part, 0, 1)).close()

@@ -32,6 +32,8 @@ from bundler.errors import UnavailableError, shown
 from bundler.names import relative_path
 from bundler.relative import RelativePath
 
+PREPARED = "hf-datasets"
+"""The layout of what is made here instead of downloaded."""
 _INFO = "dataset_info.json"
 _KEPT = (
     "description",

@@ -53,6 +53,8 @@ def planned(plan: PackPlan) -> str:
         f"in all: {at_least}{amount(plan.missing_size)} to download, "
         f"{at_least}{amount(plan.size)} in the bundle before compression"
     )
+    if plan.there:
+        lines.append(f"saved by what is there already: {amount(plan.saved_size)}")
     return printable("\n".join(lines))
 
 
@@ -64,6 +66,9 @@ def packed(result: Packed) -> Iterator[str]:
         yield from map(printable, [f"{_name(snapshot)}:", *lines] if lines else [])
     for note in result.notes:
         yield f"note: {printable(note)}"
+    if result.manifest.absent:
+        blobs = counted(len(result.manifest.absent), "blob")
+        yield f"left out, since it is there already: {blobs}, {amount(result.saved_size)}"
 
 
 def kept(usage: Usage, *, cleared: bool) -> str:
@@ -149,6 +154,12 @@ def inspected(inspection: Inspection) -> str:
     elif inspection.claimed_key is not None:
         named = f"key {plain_text(inspection.claimed_key)}" if inspection.claimed_key else "no key"
         lines.append(f"signature not checked: it names {named} (--verify-key PUB.pem)")
+    manifest = inspection.manifest
+    if manifest.absent:
+        lacking = counted(len(manifest.absent), "blob")
+        size = amount(sum(entry.blob.size for _, entry in manifest.lacking()))
+        lines.append(f"brings no {lacking} ({size}) that must be where it is unpacked")
+        lines += [f"builds on the bundle {digest}" for digest in manifest.builds_on]
     lines.append(f"{amount(inspection.size)} unpacked, id {inspection.digest}")
     return printable("\n".join(lines))
 

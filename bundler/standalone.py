@@ -155,7 +155,7 @@ def _inspect(given: argparse.Namespace, source: list[str] | BinaryIO, whom: dict
 
 def _verify(given: argparse.Namespace, source: list[str] | BinaryIO, whom: dict[str, Any]) -> None:
     result = bundler.verify(source, progress=_Told(), **whom)
-    outcome.check_verified(result, ", ".join(given.bundle))
+    outcome.check_verified(result, ", ".join(given.bundle), outcome.advice(result))
     for line in outcome.verified(result):
         print(line)
 

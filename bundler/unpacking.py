@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from bundler.installing import (
     Known,
     check_apart,
     check_code,
+    check_lacking,
     install,
     is_left,
     stage,
@@ -128,6 +130,7 @@ def plan_unpack(
     code: bool = True,
     keep_refs: bool = False,
     digests: bool = False,
+    repairs: Sequence[BundleSource] = (),
     ask: Ask | None = None,
     progress: Progress | None = None,
 ) -> Unpacked:
@@ -137,7 +140,9 @@ def plan_unpack(
     """
     roots = roots or find_roots()
     env_file = env_path(env, env_format, roots)
-    with open_bundle(bundle, digest, trusted, ask=ask) as reader:
+    with ExitStack() as stack:
+        reader = stack.enter_context(open_bundle(bundle, digest, trusted, ask=ask))
+        repairing = [stack.enter_context(open_bundle(source)) for source in repairs]
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
@@ -147,10 +152,12 @@ def plan_unpack(
         check_sight(roots.hf_home, "--root")
         known = Known(roots, digests=digests)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress or Silent())
+        check_lacking(reader, work, known, repairing)
         check_apart(work, roots, env_file)
         is_left(reader.digest, snapshots, work, roots, known)
         check_space({roots.path(n): taking_space(n, work, roots, link_mode) for n in work})
-        reader.check_end()
+        if not repairing:
+            reader.check_end()
         return Unpacked(
             reader.digest, snapshots, roots, work, env_file, link_mode,
             env_roots=env_roots, signer=reader.signer,
@@ -171,6 +178,7 @@ def unpack(
     code: bool = True,
     keep_refs: bool = False,
     digests: bool = False,
+    repairs: Sequence[BundleSource] = (),
     jobs: int | None = None,
     ask: Ask | None = None,
     progress: Progress | None = None,
@@ -186,7 +194,8 @@ def unpack(
     default anybody's. `code`: False refuses models that hold some.
     `keep_refs`: leave every ref, and branch of torch.hub, that leads to something which is there.
     `digests`: compare every byte of what is there, also where size and time of change are as the
-    receipt has them.
+    receipt has them. `repairs`: other bundles, whoever made them, that bring what this one has
+    damaged or lost, or what it lacks and the target too: the digests of `bundle` count.
     `jobs`: threads, by default one for each processor. `ask`: asks somebody to insert the stick
     with a volume that is missing, from any thread. Waits while another process unpacks to the same
     place, and tells `progress` so.
@@ -194,13 +203,15 @@ def unpack(
     Raises RequestError (no such file; `only` names nothing in it), UnavailableError (a volume is
     missing), DamagedError (cut or altered), FormatError (no bundle, or volumes of several),
     TrustError (another id, nobody `trusted` has signed it, or `code`) and TargetError (space,
-    permission, conflict). Nothing becomes visible to a library before all content is verified and
-    on disk.
+    permission, conflict; what the bundle leaves out is not here). Nothing becomes visible to a
+    library before all content is verified and on disk.
     """
     roots = roots or find_roots()
     progress = progress or Silent()
     env_file = env_path(env, env_format, roots)
-    with open_bundle(bundle, digest, trusted, ask=ask) as reader:
+    with ExitStack() as stack:
+        reader = stack.enter_context(open_bundle(bundle, digest, trusted, ask=ask))
+        repairing = [stack.enter_context(open_bundle(source)) for source in repairs]
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
@@ -210,12 +221,14 @@ def unpack(
         check_sight(roots.hf_home, "--root")
         known = Known(roots, digests=digests)
         work = survey_all(reader.digest, placed, roots, known, keep_refs, progress)
+        check_lacking(reader, work, known, repairing)
         check_apart(work, roots, env_file)
         if is_left(reader.digest, snapshots, work, roots, known):
             how = How(link_mode, code, jobs, keep_refs)
-            work = install(reader, snapshots, placed, roots, known, how, progress)
+            work = install(reader, snapshots, placed, roots, known, how, progress, repairing)
         else:
-            stage(reader, work, {}, jobs, progress)  # A pipe is read to its end all the same.
+            # A pipe is read to its end all the same.
+            stage(reader, work, {}, jobs, progress, known, repairing)
             if not code:
                 check_code(snapshots, work, roots, {})
     replaced = False

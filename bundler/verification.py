@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bundler.archive import BundleSource, open_bundle
-from bundler.digest import Digest
+from bundler.digest import Blob, Digest
 from bundler.errors import DamagedError
+from bundler.manifest import Manifest
 from bundler.members import Member
 from bundler.progress import Progress, Silent
+from bundler.repairing import mends
 from bundler.trust import Trust
 from bundler.volumes import Ask
 
@@ -41,6 +43,8 @@ class Verification:
     as far as can be told."""
     signer: PublicKey | None = None
     """The trusted key that has signed the bundle, if one had to."""
+    needed: Manifest | None = None
+    """That of a bundle which would repair this one, if something is wrong with blobs of it."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
@@ -62,6 +66,7 @@ def verify(
     *,
     digest: Digest | None = None,
     trusted: Trust | None = None,
+    repairs: Sequence[BundleSource] = (),
     jobs: int | None = None,
     ask: Ask | None = None,
     progress: Progress | None = None,
@@ -69,8 +74,9 @@ def verify(
     """Read all of `bundle` and compare every blob, and every volume, with its digest.
 
     Faults are collected. `digest` is the bundle's id, if known from elsewhere; `trusted`: whose
-    bundles are taken, by default anybody's; `ask` as in `unpack`. Raises as `open_bundle` does if
-    not even the manifest can be read or trusted.
+    bundles are taken, by default anybody's; `repairs`: other bundles, in which what is bad here may
+    be good; `ask` as in `unpack`. Raises as `open_bundle` does if not even the manifest can be read
+    or trusted.
     """
     with open_bundle(bundle, digest, trusted, ask=ask, hashed=True) as reader:
         files: dict[Digest, list[str]] = defaultdict(list)
@@ -93,15 +99,72 @@ def verify(
             except DamagedError as error:
                 if not faults and not faulty.members:
                     faults.append(BadMember("the bundle as a whole", str(error)))
-        right = [member.blob for member in reader.members if member.start not in faulty.members]
+        bad = {m.blob: faulty.members[m.start] for m in reader.members if m.start in faulty.members}
+        for repair in repairs:
+            for blob in _good_in(repair, reader.manifest, bad, jobs, progress or Silent()):
+                del bad[blob]
+        if repairs and not bad:
+            faults.clear()
+        right = [member.blob for member in reader.members if member.blob not in bad]
         size = sum(blob.size for blob in right)
-        volumes = reader.volume_faults()
+        # Of a bundle that is mended as a whole, it does not matter where it is damaged.
+        volumes = {} if repairs and not bad else reader.volume_faults()
         if volumes:
             faults = [BadMember(name, str(error)) for name, error in volumes.items()]
-        faults += faulty.members.values()
+        faults += bad.values()
+        needed = None
+        if bad:
+            good = [blob for blob in reader.manifest.blobs() if blob not in bad]
+            needed = reader.manifest.without(good, {reader.digest, *reader.manifest.builds_on})
         return Verification(
-            reader.digest, len(right), size, tuple(faults), tuple(volumes), reader.signer
+            reader.digest, len(right), size, tuple(faults), tuple(volumes), reader.signer, needed
         )
+
+
+def _good_in(
+    repair: BundleSource,
+    manifest: Manifest,
+    bad: Iterable[Blob],
+    jobs: int | None,
+    progress: Progress,
+) -> list[Blob]:
+    """Those of the blobs `bad` of a manifest that the bundle `repair` has as they should be."""
+    with open_bundle(repair) as reader:
+        mended = mends(reader, manifest, bad)
+        found = _Found()
+        with progress.start("verifying", sum(blob.size for blob in mended.values())) as meter:
+            reader.salvage(found, mended, jobs=jobs, count=meter.add)
+        return found.blobs
+
+
+class _Found:
+    """Takes note of the blobs that are as they should be."""
+
+    def __init__(self) -> None:
+        self.blobs: list[Blob] = []
+
+    def open(self, member: Member) -> _Whole:
+        return _Whole(self.blobs, member.blob)
+
+    def refuse(self, member: Member, error: DamagedError) -> None:
+        pass
+
+
+class _Whole:
+    """Adds a blob to a list when all of it has come."""
+
+    def __init__(self, blobs: list[Blob], blob: Blob) -> None:
+        self._blobs = blobs
+        self._blob = blob
+
+    def write(self, data: memoryview) -> None:
+        pass
+
+    def close(self) -> None:
+        self._blobs.append(self._blob)
+
+    def abandon(self) -> None:
+        pass
 
 
 class _Faulty:

@@ -75,7 +75,7 @@ def pickles() -> Iterator[bytes]:
 
 
 def receipts() -> Iterator[bytes]:
-    for path in sorted(DATA.glob("format-*.tar.zst")):
+    for path in sorted(DATA.glob("format-1*.tar.zst")):
         with TemporaryDirectory() as name:
             roots = bundler.find_roots(root=Path(name))
             digest = bundler.unpack(path, roots=roots, env=None).digest

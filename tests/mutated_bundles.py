@@ -40,7 +40,13 @@ from mutated_manifests import (
 def contents_of(document: Any) -> list[bytes]:
     """The contents that the document names, as far as they are to be had, in their right order."""
     said = (at(document, path) for path in places(document) if path[-1] == "digest")
-    digests = (digest.removeprefix("sha256:") for digest in said if isinstance(digest, str))
+    absent = document.get("absent") if document.get("format_version") == 2 else None
+    left_out = absent if isinstance(absent, list) else []
+    digests = (
+        digest.removeprefix("sha256:")
+        for digest in said
+        if isinstance(digest, str) and digest not in left_out
+    )
     known = (POOL[digest] for digest in dict.fromkeys(digests) if digest in POOL)
     return sorted(known, key=lambda content: len(content) >= len(LARGE))
 

@@ -141,7 +141,7 @@ def at(document: Any, path: Path) -> Any:
 
 def change_document(draw: st.DrawFn, document: dict[str, Any]) -> None:
     """Change one thing that the manifest says, mostly to something else that it might say."""
-    kinds = ["field", "field", "again", "file", "file", "new file", "odd"]
+    kinds = ["field", "field", "again", "file", "file", "new file", "odd", "absent"]
     kind = draw(st.sampled_from(kinds))
     snapshots: Any = document.get("snapshots")
     snapshot = draw(st.sampled_from(snapshots)) if isinstance(snapshots, list) and snapshots else 0
@@ -161,6 +161,10 @@ def change_document(draw: st.DrawFn, document: dict[str, Any]) -> None:
             record |= {key: value for key, value in files[number].items() if key in kept}
             del files[number]
         files.insert(number, record)
+    elif kind == "absent":
+        document["format_version"] = draw(st.sampled_from([1, 2, 2, 2]))
+        digests = sorted(f"sha256:{hex_}" for hex_ in draw(st.sets(st.sampled_from([*POOL]))))
+        document[draw(st.sampled_from(["absent", "absent", "builds_on"]))] = digests
     else:
         change_anything(draw, document)
 

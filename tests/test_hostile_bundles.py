@@ -310,7 +310,7 @@ DOCUMENTS: dict[str, bytes] = {
     "infinity": MANIFEST.replace(b'"size": %d' % SIZE, b'"size": Infinity'),
     "an integer of 5,000 digits": version("9" * 5000),
     "no format version": json.dumps({"snapshots": [model_record()]}).encode(),
-    "format version 2": manifest_of(model_record(), format_version=2),
+    "format version 3": manifest_of(model_record(), format_version=3),
     "format version 0": manifest_of(model_record(), format_version=0),
     "format version of 4,000 digits": version("9" * 4000),
     "format version true": manifest_of(model_record(), format_version=True),
@@ -668,8 +668,8 @@ def test_a_bundle_cut_at_any_byte_is_refused(tmp_path: Path) -> None:
     ("build", "words"),
     [
         pytest.param(
-            with_manifest(DOCUMENTS["format version 2"]),
-            ["format version 2", "newer bundler"],
+            with_manifest(DOCUMENTS["format version 3"]),
+            ["format version 3", "newer bundler"],
             id="a_newer_format",
         ),
         pytest.param(

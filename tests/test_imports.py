@@ -53,6 +53,9 @@ COMMANDS: Mapping[str, Collection[str]] = {
     "remove acme/tiny --root installed": PACKING | BUNDLES | RARELY | {"bundler.report"},
     "check acme/tiny --root installed": PACKING | BUNDLES | RARELY | {"bundler.place"},
     "check acme/tiny --root installed --json": PACKING | BUNDLES | RARELY | {"bundler.place"},
+    "inventory --root installed": PACKING | RARELY | {"zstandard", "bundler.report"}
+    | {"bundler.audit", "bundler.place"},
+    "diff b.tar.zst b.tar.zst": PACKING | RARELY | {"bundler.place", "bundler.receipt"},
     "store": RARELY,
     "pack file:model": {"tomllib", "ctypes", "bundler.air_gap", "bundler.unpacking"}
     | {"bundler.carrying", "packaging"},

@@ -21,6 +21,19 @@ MiB of zeros, `tf_model.h5` with `left out`; and `org/other`: the same `sub/voca
 `acme/code`, `dataset:acme/tiny` with its prepared form, `insightface:buffalo_l`,
 `torchhub:facebookresearch/dinov2#dinov2_vits14` and a folder, `file:my-model`, all made up.
 
+`format-2` builds on `format-1`: the first release that can pack so packed it from the same models,
+but for `config.json` with `{"model_type": "made-up", "later": true}` and a newline, with
+
+    bundler.pack(
+        ["name", "org/other@v1"],
+        "format-2.tar.zst",
+        selection=bundler.Selection(exclude=("*.h5",), all_files=True),
+        since=[bundler.read_listing("format-1.tar.zst")],
+        sources=(MemorySource(MODELS, {"name": "org/name"}),),
+    )
+
+Its tree is that of both.
+
 `format-1.tar.zst.sig` was made of the manifest of `format-1` by the first release that signs, with
 a key of which only the public half was kept, in `format-1.pub.pem`.
 """
@@ -42,6 +55,8 @@ from bundler.layouts import LAYOUTS
 from bundler.manifest import Manifest
 
 KEPT = sorted((Path(__file__).parent / "data").glob("format-*.tar.zst"))
+DATA = Path(__file__).parent / "data"
+BUILT_ON, BUILDING = DATA / "format-1.tar.zst", DATA / "format-2.tar.zst"
 kept_bundles = pytest.mark.parametrize(
     "path", [pytest.param(path, id=path.name.removesuffix(".tar.zst")) for path in KEPT]
 )
@@ -52,6 +67,14 @@ def facts_of(path: Path) -> dict[str, Any]:
     text = path.with_name(path.name.replace(".tar.zst", ".json")).read_text("utf-8")
     facts: dict[str, Any] = json.loads(text)
     return facts
+
+
+def install(path: Path, roots: bundler.Roots, *, piped: bool = False) -> None:
+    """Unpack a kept bundle, after the one that it builds on."""
+    if path == BUILDING:
+        bundler.unpack(BUILT_ON, roots=roots, env=None)
+    source = Pipe(path.read_bytes()) if piped else path
+    bundler.unpack(source, roots=roots, env=None)
 
 
 def described_tree(folder: Path) -> dict[str, str]:
@@ -65,7 +88,8 @@ def described_tree(folder: Path) -> dict[str, str]:
 
 
 def test_there_is_a_bundle_of_every_format_version() -> None:
-    assert [path.name for path in KEPT] == ["format-1-kinds.tar.zst", "format-1.tar.zst"]
+    names = [path.name.removesuffix(".tar.zst") for path in KEPT]
+    assert names == ["format-1-kinds", "format-1", "format-2"]
     layouts = {
         snapshot.layout for path in KEPT for snapshot in bundler.inspect(path).manifest.snapshots
     }
@@ -88,20 +112,16 @@ def test_nothing_is_wrong_with_it(path: Path) -> None:
 @kept_bundles
 @pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
 def test_it_unpacks_to_the_same_tree(path: Path, piped: bool, tmp_path: Path) -> None:
-    bundler.unpack(
-        Pipe(path.read_bytes()) if piped else path,
-        roots=bundler.find_roots(root=tmp_path),
-        env=None,
-    )
+    install(path, bundler.find_roots(root=tmp_path), piped=piped)
     tree = described_tree(tmp_path)
     receipts = {inner for inner in tree if inner.startswith("huggingface/.bundler/")}
-    assert len(receipts) == 1
+    assert len(receipts) == (2 if path == BUILDING else 1)
     assert {inner: tree[inner] for inner in tree.keys() - receipts} == facts_of(path)["tree"]
 
 
 @kept_bundles
 def test_every_file_of_every_model_is_found_under_every_name(path: Path, tmp_path: Path) -> None:
-    bundler.unpack(path, roots=bundler.find_roots(root=tmp_path), env=None)
+    install(path, bundler.find_roots(root=tmp_path))
     snapshots = bundler.inspect(path).manifest.snapshots
     for snapshot in (s for s in snapshots if s.layout == "hf-cache"):
         for name in snapshot.names:
@@ -132,13 +152,21 @@ def test_in_volumes_it_is_the_same_bundle(tmp_path: Path) -> None:
 
 
 def test_its_signature_is_accepted() -> None:
-    path = KEPT[-1]
+    path = BUILT_ON
     trusted = bundler.Trust.read([path.with_name("format-1.pub.pem")])
     hint = "f98086d0d29a65f88dd33557d79d658b845d2d6cd21594b4285829d7c0cf1918"
     assert bundler.inspect(path).claimed_key == hint
     signer = bundler.verify(path, trusted=trusted).signer
     assert signer is not None
     assert signer.hint == hint
+
+
+def test_what_builds_on_another_is_nothing_alone(tmp_path: Path) -> None:
+    before = bundler.inspect(BUILT_ON)
+    with pytest.raises(bundler.TargetError, match=f"unpack the bundle {before.digest} to the same"):
+        bundler.unpack(BUILDING, roots=bundler.find_roots(root=tmp_path), env=None)
+    assert tree_of(tmp_path) == {}
+    assert bundler.inspect(BUILDING).manifest.builds_on == (before.digest,)
 
 
 @kept_bundles

@@ -122,12 +122,17 @@ whole_snapshots = st.builds(
 
 
 @settings(max_examples=50)
-@given(st.lists(whole_snapshots, min_size=1, max_size=3))
-def test_a_manifest_reads_back_every_field(snapshots: list[Snapshot]) -> None:
-    manifest = Manifest.of(snapshots)
+@given(st.lists(whole_snapshots, min_size=1, max_size=3), st.data())
+def test_a_manifest_reads_back_every_field(snapshots: list[Snapshot], data: st.DataObject) -> None:
+    whole = Manifest.of(snapshots)
+    assert Manifest.of(whole.snapshots) == whole
+    left_out = data.draw(st.sets(st.sampled_from([*whole.blobs()])))
+    manifest = whole.without(left_out, {blob.digest for blob in left_out})
+    assert {entry.blob for _, entry in manifest.lacking()} == left_out
+    assert {entry.blob for _, entry in manifest.carried()} == {*whole.blobs()} - left_out
+    assert manifest.without(()) == whole
     content = manifest.to_bytes()
     assert Manifest.from_bytes(content) == manifest
-    assert Manifest.of(manifest.snapshots) == manifest
     spaced = json.dumps(json.loads(content), indent=1).encode()
     assert Manifest.from_bytes(spaced).to_bytes() == content
 

@@ -13,9 +13,11 @@ import typer
 
 import bundler
 from bundler.cli.check import check
+from bundler.cli.diff import diff
 from bundler.cli.env import env
 from bundler.cli.inspect import inspect
 from bundler.cli.installed import installed
+from bundler.cli.inventory import inventory
 from bundler.cli.keygen import keygen
 from bundler.cli.pack import pack
 from bundler.cli.remove import remove
@@ -37,8 +39,8 @@ app = typer.Typer(
 _EPILOG = "Exit codes: " + " · ".join(f"{code} {text}" for code, text in EXIT_CODES.items())
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    pack, unpack, check, run_command, env, inspect, verify, installed, remove, store,
-    keygen,
+    pack, unpack, check, run_command, env, inspect, verify, diff, installed, inventory, remove,
+    store, keygen,
 )  # fmt: skip
 for _command in _COMMANDS:
     _is_run = _command is run_command

@@ -88,3 +88,13 @@ def steps(bundle: Path, volumes: int, carried: Carried | None) -> Iterator[str]:
     if carried is not None:
         yield f"    sh {carried.folder.name}/install.sh"
     yield f"    bundler unpack {name} && source offline.env"
+
+
+def repair_steps(bundle: Path) -> Iterator[str]:
+    """What to do with a bundle that brings what another one had damaged, or a machine."""
+    name = quote(bundle.name)
+    yield "next: carry the bundle over, and on the other machine"
+    yield (
+        f"    bundler unpack DAMAGED --repair {name}, or if what is installed was damaged: "
+        f"bundler unpack {name}"
+    )

@@ -152,6 +152,16 @@ SignatureFile = Annotated[
     ),
 ]
 
+Repairs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--repair",
+        metavar="BUNDLE",
+        help="Another bundle, to take from what this one has damaged or lost; repeatable.",
+        envvar="BUNDLER_REPAIR",
+    ),
+]
+
 
 def source(names: Sequence[str]) -> Sequence[str] | BinaryIO:
     """What the arguments BUNDLE name. Raises RequestError."""

@@ -18,6 +18,7 @@ from bundler.cli.carry import (
     carriage_of,
     carried_lines,
     place_of,
+    repair_steps,
     steps,
 )
 from bundler.cli.options import (
@@ -39,6 +40,7 @@ from bundler.wording import counted
 
 if TYPE_CHECKING:
     from bundler.keys import PrivateKey
+    from bundler.listing import Listing
     from bundler.manifest import Manifest
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -71,6 +73,24 @@ def pack(
             metavar="MANIFEST",
             help="Exactly the commits and content of a bundle, or of what inspect --json prints.",
             envvar="BUNDLER_LOCKED",
+        ),
+    ] = None,
+    since: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="What the target has already stays out, by what bundler inventory writes there, "
+            "or by an earlier bundle or its manifest; repeatable.",
+            envvar="BUNDLER_SINCE",
+        ),
+    ] = None,
+    needed: Annotated[
+        Path | None,
+        typer.Option(
+            "--for",
+            metavar="FILE",
+            help="Exactly what bundler verify --request wrote: what repairs a damaged bundle.",
+            envvar="BUNDLER_FOR",
         ),
     ] = None,
     output: Annotated[
@@ -266,12 +286,17 @@ def pack(
         "store": kept,
         "closed": not no_closure,
         "locked": _manifest(locked),
+        "since": _listings(since),
         "code": not no_code,
         "progress": Bars(),
     }
     carriage = carriage_of(
         with_bundler, with_python, with_platform, output=output, signed=sign is not None
     )
+    if needed is not None:
+        if locked is not None or since:
+            raise RequestError("--for says exactly what to pack: leave --locked and --since out")
+        request |= _only_needed(needed)
     if dry_run:
         plan = bundler.plan_pack(wanted, **request)
         tell(plan)
@@ -288,6 +313,8 @@ def pack(
         return
     if output == "-" and check_load:
         raise RequestError("--check-load needs a bundle to read: name a file with -o")
+    if check_load and request["since"]:
+        raise RequestError("--check-load needs all of a model: pack without --since and --for")
     if check_load and python is not None:
         from bundler.loading import program_path
 
@@ -359,8 +386,31 @@ def pack(
     if faults:
         raise Faults(faults, note)
     if packed.path is not None and not json_:
-        for line in steps(packed.path, packed.volumes, carried):
+        next_steps = (
+            repair_steps(packed.path)
+            if needed is not None
+            else steps(packed.path, packed.volumes, carried)
+        )
+        for line in next_steps:
             print(line)
+
+
+def _listings(paths: list[Path] | None) -> list[Listing]:
+    """What is in the files of --since."""
+    if not paths:
+        return []
+    from bundler.listing import read_listing
+
+    return [*map(read_listing, paths)]
+
+
+def _only_needed(path: Path) -> dict[str, Any]:
+    """What packs what the file of --for asks for."""
+    from bundler.listing import Listing
+
+    manifest = _manifest(path)
+    assert manifest is not None
+    return {"locked": manifest, "since": [Listing.of_needed(manifest)]}
 
 
 def _signing_key(path: Path | None, output: str) -> PrivateKey | None:

@@ -18,6 +18,7 @@ from bundler.cli.options import (
     Jobs,
     Json,
     NoCode,
+    Repairs,
     Root,
     SignatureFile,
     TorchHome,
@@ -99,6 +100,7 @@ def unpack(
     digest: ExpectedDigest = None,
     verify_keys: VerifyKeys = None,
     signature: SignatureFile = None,
+    repairs: Repairs = None,
     no_code: NoCode = False,
     jobs: Jobs = None,
     dry_run: DryRun = False,
@@ -126,6 +128,7 @@ def unpack(
         "keep_refs": keep_refs,
         "digests": digests,
         "ask": asker(),
+        "repairs": repairs or (),
         "progress": Bars(),
     }
     if dry_run:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +17,7 @@ from bundler.cli.options import (
     InsightfaceRoot,
     Jobs,
     Json,
+    Repairs,
     Root,
     SignatureFile,
     TorchHome,
@@ -27,11 +30,12 @@ from bundler.cli.options import (
 from bundler.cli.output import Bars, print_json
 from bundler.complaint import tell
 from bundler.environment import Roots
-from bundler.errors import DamagedError, RequestError
+from bundler.errors import DamagedError, RequestError, amount
 from bundler.wording import counted
 
 if TYPE_CHECKING:
     from bundler.digest import Digest
+    from bundler.manifest import Manifest
     from bundler.trust import Trust
 
 
@@ -53,6 +57,15 @@ def verify(
     hf_home: HfHome = None,
     torch_home: TorchHome = None,
     insightface_root: InsightfaceRoot = None,
+    repairs: Repairs = None,
+    request: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where to write what is damaged or missing, if anything is: for pack --for.",
+            envvar="BUNDLER_REQUEST",
+        ),
+    ] = None,
     jobs: Jobs = None,
     json_: Json = False,
 ) -> None:
@@ -64,13 +77,16 @@ def verify(
     expected = parsed_digest(digest)
     if bundle_:
         trusted = required_trust(verify_keys, signature)
-        _verify_bundle(bundle_, expected, trusted, jobs, json_)
+        _verify_bundle(bundle_, expected, trusted, repairs or [], request, jobs, json_)
     elif expected is not None:
         raise RequestError("--digest is the id of a bundle: name the bundle")
     elif _was_typed(context, "verify_keys") or _was_typed(context, "signature"):
         raise RequestError("--verify-key and --signature are for a bundle: name the bundle")
+    elif _was_typed(context, "repairs"):
+        raise RequestError("--repair is for a bundle: name the bundle")
     else:
-        _verify_installed(roots_of(root, hf_home, torch_home, insightface_root), jobs, json_)
+        roots = roots_of(root, hf_home, torch_home, insightface_root)
+        _verify_installed(roots, request, jobs, json_)
 
 
 def _was_typed(context: typer.Context, option: str) -> bool:
@@ -79,21 +95,45 @@ def _was_typed(context: typer.Context, option: str) -> bool:
     return where is not None and where.name == "COMMANDLINE"
 
 
+def _requested(needed: Manifest | None, request: Path | None, advice: str) -> str:
+    """What to do, after it was written down what is needed."""
+    if request is None or needed is None:
+        return advice
+    from bundler.whole_file import write_text
+
+    write_text(request, needed.to_bytes().decode(), "--request")
+    size = amount(sum(entry.blob.size for _, entry in needed.carried()))
+    return f"bundler pack --for {quote(str(request))} packs what is needed ({size})"
+
+
 def _verify_bundle(
-    names: list[str], digest: Digest | None, trusted: Trust | None, jobs: int | None, json_: bool
+    names: list[str],
+    digest: Digest | None,
+    trusted: Trust | None,
+    repairs: list[Path],
+    request: Path | None,
+    jobs: int | None,
+    json_: bool,
 ) -> None:
     result = bundler.verify(
-        source(names), digest=digest, trusted=trusted, jobs=jobs, ask=asker(), progress=Bars()
+        source(names),
+        digest=digest,
+        trusted=trusted,
+        repairs=repairs,
+        jobs=jobs,
+        ask=asker(),
+        progress=Bars(),
     )
     if json_:
         print_json(result.to_json())
-    outcome.check_verified(result, ", ".join(names))
+    advice = _requested(result.needed, request, outcome.advice(result)) if result.faults else ""
+    outcome.check_verified(result, ", ".join(names), advice)
     if not json_:
         for line in outcome.verified(result):
             print(line)
 
 
-def _verify_installed(roots: Roots, jobs: int | None, json_: bool) -> None:
+def _verify_installed(roots: Roots, request: Path | None, jobs: int | None, json_: bool) -> None:
     from bundler import installed_report
 
     result = bundler.verify_installed(roots, jobs=jobs, progress=Bars())
@@ -107,5 +147,6 @@ def _verify_installed(roots: Roots, jobs: int | None, json_: bool) -> None:
     if result.faults:
         raise DamagedError(
             f"{counted(len(result.faults), 'fault')} in what is installed, "
-            f"{counted(result.checked, 'file')} right: unpack again as told"
+            f"{counted(result.checked, 'file')} right: "
+            + _requested(result.needed, request, "unpack again as told")
         )

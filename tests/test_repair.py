@@ -1,0 +1,244 @@
+"""What is damaged is asked for by name, packed alone, and put in its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundle_builder import assembled, blob_name, file_record, manifest_of, model_record, parts_of
+from loopback_hub import LoopbackHub
+from loopback_web import LoopbackWeb
+from test_second_trip import Trips, first_bundle, members
+from trees import tree
+
+import bundler
+from bundler.manifest import Manifest
+
+RANDOM = random.Random(1)
+ONE, TWO, THREE, LATER = (RANDOM.randbytes(1_500_000) for _ in range(4))
+MODEL = {"config.json": b"{}", "a.safetensors": ONE, "b.safetensors": TWO, "c.safetensors": THREE}
+FLIPPED = 2_000_000
+"""A byte of the bundle's file that is within the second of the large files."""
+
+
+@pytest.fixture
+def trips(hub: LoopbackHub, tmp_path: Path, no_network: None) -> Trips:
+    """A bundle of one model has been carried over, and upstream has moved on."""
+    for name in ("online", "target"):
+        (tmp_path / name).mkdir()
+    repo = hub.add("acme/big", MODEL)
+    trips = Trips(hub, repo, tmp_path / "online", tmp_path / "target")
+    first_bundle(trips, trips.target / "b.tar.zst", sign=key(trips))
+    repo.commit_files({"b.safetensors": LATER})
+    return trips
+
+
+def key(trips: Trips) -> bundler.PrivateKey:
+    bundler.write_key_pair(trips.online / "key.pem")
+    return bundler.PrivateKey.read(trips.online / "key.pem")
+
+
+def flip(path: Path, position: int = FLIPPED) -> None:
+    with open(path, "r+b") as file:
+        file.seek(position)
+        byte = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, FLIPPED)
+
+
+class TestABundle:
+    @pytest.mark.parametrize(("damage", "lost"), [(flip, [TWO]), (cut, [TWO, THREE])])
+    def test_is_completed_by_a_small_one(self, trips: Trips, damage: Any, lost: Any) -> None:
+        damage(trips.target / "b.tar.zst")
+        done = trips.do("verify", "b.tar.zst", "--request", "need.json", code=4)
+        assert "bundler pack --for need.json packs what is needed" in done.err
+        done = trips.pack("repair.tar.zst", "--for", trips.target / "need.json")
+        assert "bundler unpack DAMAGED --repair repair.tar.zst" in done.out
+        names = [*map(blob_name, lost)]
+        assert members(trips.target / "repair.tar.zst") == ["manifest.json", *names]
+        repair = ["--repair", "repair.tar.zst"]
+        assert "all 4 blobs (4.5 MB) are right" in trips.do("verify", "b.tar.zst", *repair).out
+        signed = ["--verify-key", trips.online / "key.pub.pem"]
+        plan = trips.do("unpack", "b.tar.zst", *repair, *signed, "--dry-run")
+        assert "4 files (4.5 MB) to write" in plan.out
+        for _ in range(2):
+            trips.do("unpack", "b.tar.zst", *repair, *signed)
+        assert trips.found("main") == [MODEL]
+        (receipt,) = (trips.target / "root/huggingface/.bundler/receipts").iterdir()
+        assert receipt.stem == bundler.inspect(trips.target / "b.tar.zst").digest.hex
+        assert bundler.verify_installed(bundler.find_roots(root=trips.target / "root")).faults == ()
+
+    def test_may_be_completed_by_any_that_has_it(self, trips: Trips) -> None:
+        """By the same bundle with a fault elsewhere, say: together they are whole."""
+        whole = trips.target / "b.tar.zst"
+        shutil.copy(whole, trips.target / "other.tar.zst")
+        flip(whole)
+        flip(trips.target / "other.tar.zst", FLIPPED + len(TWO))
+        done = trips.do("verify", "other.tar.zst", code=4)
+        assert "c.safetensors" in done.err
+        repair = ["--repair", "other.tar.zst"]
+        trips.do("verify", "b.tar.zst", *repair)
+        trips.do("unpack", "b.tar.zst", *repair)
+        assert trips.found("main") == [MODEL]
+
+    def test_what_no_repair_brings_is_named_and_nothing_is_written(self, trips: Trips) -> None:
+        whole = trips.target / "b.tar.zst"
+        flip(whole)
+        shutil.copy(whole, trips.target / "other.tar.zst")
+        before = tree(trips.target)
+        for command in ("verify", "unpack"):
+            done = trips.do(command, "b.tar.zst", "--repair", "other.tar.zst", code=4)
+            assert "b.safetensors of acme/big" in done.err
+        assert "--repair does not bring it: nothing was installed" in done.err
+        assert tree(trips.target) == before
+
+    def test_without_a_fault_nothing_is_asked_for(self, trips: Trips) -> None:
+        trips.do("verify", "b.tar.zst", "--request", "need.json")
+        assert not (trips.target / "need.json").exists()
+
+    def test_what_is_asked_for_is_the_manifest_of_the_repair(self, trips: Trips) -> None:
+        flip(trips.target / "b.tar.zst")
+        trips.do("verify", "b.tar.zst", "--request", "need.json", code=4)
+        content = (trips.target / "need.json").read_bytes()
+        trips.pack("repair.tar.zst", "--for", trips.target / "need.json")
+        repair = bundler.inspect(trips.target / "repair.tar.zst")
+        assert repair.manifest_bytes == content
+        assert Manifest.from_bytes(content).builds_on == (
+            bundler.inspect(trips.target / "b.tar.zst").digest,
+        )
+
+    def test_one_that_builds_on_another_asks_for_its_own_alone(self, trips: Trips) -> None:
+        trips.do("unpack", "b.tar.zst")
+        trips.pack("next.tar.zst", "acme/big@main", "--since", trips.target / "b.tar.zst")
+        flip(trips.target / "next.tar.zst", 1_000_000)
+        done = trips.do("verify", "next.tar.zst", "--request", "need.json", code=4)
+        assert "b.safetensors" in done.err
+        trips.pack("repair.tar.zst", "--for", trips.target / "need.json")
+        assert members(trips.target / "repair.tar.zst") == ["manifest.json", blob_name(LATER)]
+        trips.do("unpack", "next.tar.zst", "--repair", "repair.tar.zst")
+        assert trips.found("main") == [{**MODEL, "b.safetensors": LATER}]
+
+    def test_what_is_gone_upstream_is_told(self, trips: Trips) -> None:
+        flip(trips.target / "b.tar.zst")
+        trips.do("verify", "b.tar.zst", "--request", "need.json", code=4)
+        trips.hub._repos.clear()
+        done = trips.pack("repair.tar.zst", "--for", trips.target / "need.json", code=3)
+        assert "no longer to be had: acme/big" in done.err
+
+    @pytest.mark.parametrize(
+        "options",
+        [["--locked", "need.json"], ["--since", "need.json"], ["acme/big"], ["--check-load"]],
+    )
+    def test_what_contradicts_it_is_refused(self, trips: Trips, options: list[str]) -> None:
+        flip(trips.target / "b.tar.zst")
+        request = trips.online / "need.json"
+        trips.do("verify", "b.tar.zst", "--request", request, code=4)
+        trips.pack("repair.tar.zst", "--for", request, *options, code=2)
+
+    def test_git_names_of_a_repair_do_not_count(self, tmp_path: Path) -> None:
+        """A blob under another's git name is as bad when a second bundle brings it."""
+        record = file_record("x", b"x", etag="0" * 40)
+        bundle, repair = tmp_path / "b.tar.zst", tmp_path / "r.tar.zst"
+        bundle.write_bytes(assembled(parts_of(manifest_of(model_record(files=[record])), [b"x"])))
+        repair.write_bytes(assembled(parts_of(manifest_of(model_record({"x": b"x"})), [b"x"])))
+        before = tree(tmp_path)
+        with pytest.raises(bundler.DamagedError, match="is not what its etag"):
+            bundler.unpack(
+                bundle, roots=bundler.find_roots(root=tmp_path / "t"), env=None, repairs=[repair]
+            )
+        assert tree(tmp_path) == before
+        assert bundler.verify(bundle, repairs=[repair]).faults
+
+
+class TestWhatIsInstalled:
+    def test_is_repaired_in_its_place(self, trips: Trips) -> None:
+        trips.do("unpack", "b.tar.zst")
+        blobs = trips.target / "root/huggingface/hub/models--acme--big/blobs"
+        by_content = {path.read_bytes(): path for path in blobs.iterdir()}
+        flip(by_content[TWO], 5)
+        by_content[b"{}"].unlink()
+        (trips.target / "b.tar.zst").unlink()
+        done = trips.do("verify", "--request", "need.json", code=4)
+        assert "bundler pack --for need.json packs what is needed (1.5 MB)" in done.err
+        assert "repair" not in (trips.target / "need.json").read_text()
+        trips.pack("repair.tar.zst", "--for", trips.target / "need.json")
+        names = [blob_name(content) for content in (b"{}", TWO)]
+        assert members(trips.target / "repair.tar.zst") == ["manifest.json", *names]
+        trips.do("unpack", "repair.tar.zst", "--hash")
+        assert bundler.verify_installed(bundler.find_roots(root=trips.target / "root")).faults == ()
+        assert trips.found("main") == [MODEL]
+
+    def test_of_every_kind(self, hub: LoopbackHub, web: LoopbackWeb, tmp_path: Path) -> None:
+        """Each layout has a way back from where files stand to what they are in their model."""
+        for name in ("online", "target"):
+            (tmp_path / name).mkdir()
+        repo = hub.add("acme/big", {"config.json": b"{}", "a.safetensors": b"weights"})
+        trips = Trips(hub, repo, tmp_path / "online", tmp_path / "target")
+        web.add_repository("acme/code", {"hubconf.py": b"x = 1\n", "lib/y.py": b"y = 2\n"})
+        web.add("https://host.example/x.pth", b"checkpoint")
+        folder = trips.online / "mine"
+        folder.mkdir()
+        (folder / "config.json").write_bytes(b'{"mine": 1}')
+        (folder / "m.safetensors").write_bytes(b"mine")
+        specs = ["acme/big", "torchhub:acme/code", "https://host.example/x.pth", "file:mine"]
+        options = [option for mirror in web.mirrors for option in ("--mirror", mirror)]
+        trips.pack("b.tar.zst", *specs, *options)
+        plain = trips.target / "root/checkpoints"
+        trips.do("unpack", "b.tar.zst", "--checkpoints", "root/checkpoints")
+        lost = [
+            trips.target / "root/torch/hub/checkpoints/x.pth",
+            plain / "mine/m.safetensors",
+            *trips.target.glob("root/torch/hub/acme_code_*/hubconf.py"),
+        ]
+        assert len({path.resolve() for path in lost}) >= 3
+        for path in lost[:2]:
+            path.unlink()
+        # To a folder of code that is there no file is added: all of it goes.
+        for code in trips.target.glob("root/torch/hub/acme_code_*"):
+            code.unlink() if code.is_symlink() else shutil.rmtree(code)
+        trips.do("verify", "--request", "need.json", code=4)
+        needed = Manifest.from_bytes((trips.target / "need.json").read_bytes())
+        had = bundler.inspect(trips.target / "b.tar.zst").manifest
+        entries = {(s.name, s.layout, e.path, e.blob) for s in had.snapshots for e in s.files}
+        asked = {(s.name, s.layout, e.path, e.blob) for s in needed.snapshots for e in s.files}
+        assert asked < entries
+        trips.pack("repair.tar.zst", "--for", trips.target / "need.json", *options)
+        trips.do("unpack", "repair.tar.zst", "--checkpoints", "root/checkpoints")
+        assert bundler.verify_installed(bundler.find_roots(root=trips.target / "root")).faults == ()
+
+    def test_nothing_wrong_asks_for_nothing(self, trips: Trips) -> None:
+        trips.do("unpack", "b.tar.zst")
+        trips.do("verify", "--request", "need.json")
+        assert not (trips.target / "need.json").exists()
+
+    def test_a_lost_link_needs_no_content(self, trips: Trips) -> None:
+        trips.do("unpack", "b.tar.zst")
+        (link,) = trips.target.glob("root/huggingface/hub/*/snapshots/*/config.json")
+        link.unlink()
+        trips.do("verify", "--request", "need.json", code=4)
+        trips.pack("repair.tar.zst", "--for", trips.target / "need.json")
+        assert members(trips.target / "repair.tar.zst") == ["manifest.json"]
+        trips.do("unpack", "repair.tar.zst")
+        assert trips.found("main") == [MODEL]
+
+    def test_a_repair_is_for_a_bundle(self, trips: Trips) -> None:
+        done = trips.do("verify", "--repair", "b.tar.zst", code=2)
+        assert "name the bundle" in done.err
+
+
+def test_a_request_names_no_place(trips: Trips) -> None:
+    trips.do("unpack", "b.tar.zst")
+    shutil.rmtree(trips.target / "root/huggingface/hub/models--acme--big/blobs")
+    trips.do("verify", "--request", "need.json", code=4)
+    text = (trips.target / "need.json").read_text()
+    assert str(trips.target) not in text
+    assert set(json.loads(text)) == {"format_version", "snapshots"}
