@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from bundler.archive import Levels, write_bundle
+from bundler.archive_writer import Levels, write_bundle
 from bundler.code import refuse_code
 from bundler.digest import Blob, Digest
 from bundler.direct_io import DirectWriter

@@ -36,7 +36,8 @@ from memory_source import MemorySource
 from test_frames import content_of, lines_of
 
 import bundler
-from bundler.archive import Levels, open_bundle, write_bundle
+from bundler.archive import open_bundle
+from bundler.archive_writer import Levels, write_bundle
 from bundler.checksum import Checksums
 from bundler.digest import Blob, Digest
 from bundler.errors import DamagedError, FormatError, RequestError, TrustError

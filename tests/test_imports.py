@@ -27,7 +27,7 @@ LIBRARIES = {
 DISPLAY = {"rich", "pygments", "tqdm", "multiprocessing"}
 SPARED = NETWORK | LIBRARIES | DISPLAY
 """What no command needs whose output is no terminal, and which asks nothing of a network."""
-PACKING = {"xxhash", "bundler.packing", "bundler.planning", "bundler.sources", "bundler.web",
+PACKING = {"xxhash", "bundler.archive_writer", "bundler.packing", "bundler.planning", "bundler.sources", "bundler.web",
            "bundler.carrying", "packaging"}  # fmt: skip
 BUNDLES = {"zstandard", "bundler.zstd", "concurrent.futures", "bundler.archive"}
 WORK = PACKING | BUNDLES | {"bundler.report", "bundler.manifest", "bundler.receipt"}

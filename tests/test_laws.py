@@ -21,7 +21,8 @@ from test_archive import manifest_for
 from test_env import READERS, SOURCING, sourced, written
 from test_manifest import hashes, paths, plain, snapshots
 
-from bundler.archive import Levels, open_bundle, write_bundle
+from bundler.archive import open_bundle
+from bundler.archive_writer import Levels, write_bundle
 from bundler.digest import Blob, Digest
 from bundler.environment import find_roots
 from bundler.errors import RequestError
