@@ -15,18 +15,8 @@ from bundler.digest import Digest
 from bundler.env_file import env_path, extended_roots, write_env_file
 from bundler.environment import Roots, find_roots
 from bundler.errors import Faults, FormatError, RequestError
-from bundler.installing import (
-    How,
-    Known,
-    check_apart,
-    check_code,
-    check_lacking,
-    install,
-    is_left,
-    stage,
-    survey_all,
-    taking_space,
-)
+from bundler.installing import How, check_apart, check_code, install, is_left, survey_all
+from bundler.known import Known
 from bundler.layouts import layout_of
 from bundler.layouts.flat import flattened
 from bundler.manifest import Manifest, Snapshot
@@ -37,6 +27,7 @@ from bundler.sharing import LinkMode
 from bundler.shells import ENV_FILE, EnvFormat
 from bundler.space import check_space, free_space
 from bundler.spec import Naming, spec_of
+from bundler.staging import check_lacking, stage, taking_space
 from bundler.survey import Survey
 from bundler.trust import Trust
 from bundler.volumes import Ask

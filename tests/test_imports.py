@@ -27,8 +27,10 @@ LIBRARIES = {
 DISPLAY = {"rich", "pygments", "tqdm", "multiprocessing"}
 SPARED = NETWORK | LIBRARIES | DISPLAY
 """What no command needs whose output is no terminal, and which asks nothing of a network."""
-PACKING = {"xxhash", "bundler.archive_writer", "bundler.packing", "bundler.planning", "bundler.sources", "bundler.web",
-           "bundler.carrying", "packaging"}  # fmt: skip
+PACKING = {
+    "xxhash", "packaging", "bundler.archive_writer", "bundler.packing", "bundler.planning",
+    "bundler.sources", "bundler.web", "bundler.carrying",
+}  # fmt: skip
 BUNDLES = {"zstandard", "bundler.zstd", "concurrent.futures", "bundler.archive"}
 WORK = PACKING | BUNDLES | {"bundler.report", "bundler.manifest", "bundler.receipt"}
 RARELY = {"pickletools", "tomllib", "ctypes", "bundler.air_gap"}

@@ -1,0 +1,185 @@
+"""Blobs that some root lacks -> its staging folder: from the bundle, repairs, or what is here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import cache
+
+from bundler.archive import BundleReader
+from bundler.digest import Blob, Digest, VerifiedReader
+from bundler.environment import Roots
+from bundler.errors import DamagedError
+from bundler.known import Known
+from bundler.layouts.flat import Flat
+from bundler.layouts.placement import File
+from bundler.members import Member
+from bundler.parallel import Count
+from bundler.place import StagedFile, Target
+from bundler.progress import Progress
+from bundler.repairing import mends
+from bundler.sharing import LinkMode
+from bundler.space import same_disk
+from bundler.survey import Survey
+from bundler.taking import check_mended, take
+
+_PLAIN = Flat.root
+"""The name of the root that may share what the others hold."""
+
+
+def check_lacking(
+    reader: BundleReader,
+    work: Mapping[str, Survey],
+    known: Known,
+    repairs: Sequence[BundleReader] = (),
+) -> None:
+    """Raise TargetError if what the bundle lacks is not here either, as far as names tell."""
+    in_caches = _in_caches(work)
+    absent = frozenset(reader.manifest.absent)
+    lacking = {
+        blob
+        for name, survey in work.items()
+        for blob in survey.blobs.values()
+        if blob.digest in absent and not (name == _PLAIN and blob.digest in in_caches)
+    }
+    places = known.places_of(lacking)
+    check_mended(reader, [blob for blob in lacking if blob.digest not in places], repairs)
+
+
+def stage(
+    reader: BundleReader,
+    work: Mapping[str, Survey],
+    targets: Mapping[str, Target],
+    jobs: int | None,
+    progress: Progress,
+    known: Known,
+    repairs: Sequence[BundleReader] = (),
+) -> None:
+    """Bring every blob that some root lacks, and no cache can give it, into its staging folder.
+
+    What the bundle lacks comes first, from what is here; what it has bad or not, from `repairs`.
+    """
+    missing: dict[Digest, list[Target]] = defaultdict(list)
+    blobs = {}
+    in_caches = _in_caches(work)
+    for name, target in targets.items():
+        for blob in work[name].blobs.values():
+            if not target.has(blob) and not (name == _PLAIN and blob.digest in in_caches):
+                missing[blob.digest].append(target)
+                blobs[blob.digest] = blob
+    for name, target in targets.items():
+        target.expect(work[name].files)
+    first = {digest: targets_of[0] for digest, targets_of in missing.items()}
+    lacking = {blobs[digest] for digest in reader.manifest.absent if digest in first}
+    places = known.places_of(lacking)
+    gone = [*take(reader.manifest, first, places, progress)]
+    check_mended(reader, gone, repairs)
+    carried = [m.blob for m in reader.members if m.blob.digest in first]
+    with progress.start("unpacking", sum(blob.size for blob in carried)) as meter:
+        staging = _Staging(first, goes_on=bool(repairs))
+        staging.extract(reader, first, jobs, meter.add)
+    for repair in repairs:
+        mended = mends(
+            repair, reader.manifest, (b for b in blobs.values() if not first[b.digest].has(b))
+        )
+        with progress.start("repairing", sum(blob.size for blob in mended.values())) as meter:
+            staging.extract(repair, mended, jobs, meter.add)
+    staging.finish(blobs.values())
+    for digest, targets_of in missing.items():
+        for other in targets_of[1:]:
+            with targets_of[0].open(blobs[digest]) as copy:
+                other.copy(blobs[digest], VerifiedReader(copy, blobs[digest], str(digest)))
+
+
+class _Staging:
+    """Takes blobs in where they are missing: an `extraction.Receiver`."""
+
+    def __init__(self, missing: Mapping[Digest, Target], *, goes_on: bool) -> None:
+        """`goes_on`: what is bad in one bundle may be good in the next."""
+        self._missing = missing
+        self._goes_on = goes_on
+        self._error: DamagedError | None = None
+
+    def extract(
+        self, reader: BundleReader, wanted: Container[Digest], jobs: int | None, count: Count
+    ) -> None:
+        """Take what is `wanted` from a bundle. Raises DamagedError, unless it `goes_on`."""
+        if self._goes_on:
+            error = reader.salvage(self, wanted, jobs=jobs, count=count)
+            self._error = self._error or error
+        else:
+            reader.extract(self, wanted, jobs=jobs, count=count)
+
+    def open(self, member: Member) -> StagedFile:
+        return StagedFile(self._missing[member.blob.digest], member.blob)
+
+    def refuse(self, _: Member, error: DamagedError) -> None:
+        self._error = self._error or error
+        if not self._goes_on:
+            raise DamagedError(
+                f"{error}: nothing was installed; copy the bundle again "
+                "(bundler verify names everything that is damaged)"
+            )
+
+    def finish(self, blobs: Iterable[Blob]) -> None:
+        """Raise DamagedError if some of `blobs` were good in no bundle."""
+        if not all(self._missing[blob.digest].has(blob) for blob in blobs):
+            raise DamagedError(
+                f"{self._error or 'a file is missing'}, and --repair does not bring it: nothing "
+                "was installed; pack again for what bundler verify --request writes"
+            )
+
+
+def _in_caches(work: Mapping[str, Survey]) -> dict[Digest, tuple[str, File]]:
+    """What caches hold or will hold, of which plain folders get a share: root and file."""
+    if _PLAIN not in work:
+        return {}
+    return {
+        file.blob.digest: (name, file)
+        for name, survey in work.items()
+        if name != _PLAIN
+        for file in survey.wanted_files
+    }
+
+
+def share(
+    work: Mapping[str, Survey],
+    roots: Roots,
+    targets: Mapping[str, Target],
+    link_mode: LinkMode,
+    progress: Progress,
+) -> None:
+    """Give plain folders what caches have, by `link_mode`."""
+    in_caches = _in_caches(work)
+    plain = targets.get(_PLAIN)
+    if plain is None:
+        return
+    wanted = [b for b in work[_PLAIN].blobs.values() if b.digest in in_caches and not plain.has(b)]
+    with progress.start("sharing with plain folders", sum(blob.size for blob in wanted)) as meter:
+        for blob in wanted:
+            name, file = in_caches[blob.digest]
+            place = roots.path(name) / file.path
+            is_there = file.path in work[name].present
+            source = place if is_there else targets[name].staged_path(blob)
+            if link_mode is LinkMode.SYMLINK and link_mode.shares(blob.size):
+                plain.point(blob, place, source.stat().st_mtime_ns)
+            else:
+                plain.share(blob, source, link_mode)
+            meter.add(blob.size)
+
+
+def taking_space(
+    name: str, work: Mapping[str, Survey], roots: Roots, link_mode: LinkMode
+) -> list[File]:
+    """The files to write below the root of that name that share their space with no others."""
+    in_caches = _in_caches(work) if name == _PLAIN else {}
+    is_beside = cache(lambda other: same_disk(roots.path(name), roots.path(other)))
+    return [
+        file
+        for file in work[name].files
+        if not (
+            file.blob.digest in in_caches
+            and link_mode.shares(file.blob.size)
+            and (link_mode is LinkMode.SYMLINK or is_beside(in_caches[file.blob.digest][0]))
+        )
+    ]
