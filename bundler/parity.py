@@ -62,9 +62,7 @@ def write_parity(
     block = -(-max(_BLOCK_SIZE, sum(sizes) // _BLOCKS) // 4) * 4
     blocks = -(-sum(-(-size // block) for size in sizes) * share // 100)
     size = blocks * block
-    count = min(1 + size // _BLOCK_SIZE, _BLOCKS = 4096, 2000
-"""Bytes of a block at the least, and about how many a large bundle has: any byte costs a block."""
-_FILE_SIZE, _MOST_FILES)
+    count = min(1 + size // _FILE_SIZE, _MOST_FILES)
     with told(bundle.parent, "--output"), work_folder(bundle) as work:
         check_space(bundle, size, "write its parity files")
         progress.say(f"par2 writes {amount(size)} of parity, which takes a while")
