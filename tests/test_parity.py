@@ -57,7 +57,7 @@ def flip_alone(path: Path) -> None:
     path.with_name(f"{NAME}.par2").unlink()
 
 
-DAMAGE: Mapping[str, Callable[[Path], None]] = {
+DAMAGE: Mapping[str, Callable[[Path], object]] = {
     "a flipped byte": lambda path: flip(path, 200_000),
     "a flipped byte of the manifest": lambda path: flip(path, 40),
     "a cut end": cut,

@@ -65,6 +65,7 @@ def verify(
             "--mend",
             help="Put a damaged bundle, or its damaged and lost volumes, right by the parity files "
             "beside it, of pack --parity.",
+            envvar="BUNDLER_MEND",
         ),
     ] = False,
     request: Annotated[
@@ -95,7 +96,7 @@ def verify(
         raise RequestError("--verify-key and --signature are for a bundle: name the bundle")
     elif _was_typed(context, "repairs"):
         raise RequestError("--repair is for a bundle: name the bundle")
-    elif mend:
+    elif _was_typed(context, "mend"):
         raise RequestError("--mend is for a bundle: name the bundle")
     else:
         roots = roots_of(root, hf_home, torch_home, insightface_root)
