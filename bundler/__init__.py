@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from bundler.trust import Trust
     from bundler.unpacking import Unpacked, plan_unpack, unpack
     from bundler.upstream import Upstream
-    from bundler.verification import Verification, verify
+    from bundler.verification import Verification, verify, verify_and_mend
 
 __version__ = "0.1.0"
 
@@ -101,6 +101,7 @@ _HOMES = {
     "remove": "removal",
     "unpack": "unpacking",
     "verify": "verification",
+    "verify_and_mend": "verification",
     "verify_installed": "audit",
     "write_key_pair": "keys",
 }
@@ -156,6 +157,7 @@ __all__ = [
     "remove",
     "unpack",
     "verify",
+    "verify_and_mend",
     "verify_installed",
     "write_key_pair",
 ]

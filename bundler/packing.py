@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bundler.archive_writer import Levels, write_bundle
 from bundler.code import refuse_code
-from bundler.digest import Blob, Digest
+from bundler.digest import Blob, Digest, digest_of
 from bundler.direct_io import DirectWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
 from bundler.frames import Output
@@ -20,6 +20,7 @@ from bundler.gathering import gather
 from bundler.listing import Listing
 from bundler.locked import locked_plan
 from bundler.manifest import Manifest
+from bundler.parity import remove_parity, write_parity
 from bundler.permission import told
 from bundler.planning import PackPlan, Planner
 from bundler.progress import Progress, Silent
@@ -58,6 +59,8 @@ class Packed:
     """What did not go as planned, and is no error; one sentence each."""
     signature: Path | None = None
     """Where the signature is, if there was a key to sign with."""
+    parity: tuple[str, ...] = ()
+    """The names of the parity files beside it, if some were asked for."""
     safe_to_remove: bool = False
     """Whether it went into a folder, was read back right, and nothing is left to be written."""
     readme: Path | None = None
@@ -76,6 +79,7 @@ class Packed:
             "bundle": str(self.digest),
             "volumes": self.volumes,
             "signature": None if self.signature is None else str(self.signature),
+            "parity": list(self.parity),
             "safe_to_remove": self.safe_to_remove,
             "readme": None if self.readme is None else str(self.readme),
             "saved_size": self.saved_size,
@@ -156,6 +160,7 @@ def pack(
     code: bool = True,
     split_size: SplitSize | None = None,
     sign: PrivateKey | None = None,
+    parity: int | None = None,
     level: int | None = None,
     jobs: int | None = None,
     sources: Sequence[Source] = SOURCES,
@@ -169,8 +174,9 @@ def pack(
     and compared before it is found under it, and a README.txt goes beside it. `split_size`: write
     volumes beside that path instead (`split_file`), of so many bytes, or "auto" if the file system
     cannot hold the bundle in one file, which is the default for a folder. `sign`: the key for a
-    signature, which is written beside the bundle, so `output` is a path then. `level`: of zstd, 1
-    to 19, by default `Levels()`. `jobs`: threads that hash and compress. `on_plan` is called once
+    signature, which is written beside the bundle, so `output` is a path then. `parity`: of so many
+    hundredths, parity files beside the bundle, likewise (`write_parity`). `level`: of zstd, 1 to
+    19, by default `Levels()`. `jobs`: threads that hash and compress. `on_plan` is called once
     everything is resolved, before anything is downloaded. The rest as in `plan_pack`.
 
     Raises Faults or one of RequestError, UnavailableError, DamagedError (upstream sends other bytes
@@ -186,6 +192,8 @@ def pack(
     stick = Path(output) if isinstance(output, (str, Path)) and os.path.isdir(output) else None
     if sign is not None and stick is None:
         _signature_path(output)
+    if parity is not None and stick is None and _replaced(output) is None:
+        raise RequestError("parity files go beside a file: name one for the bundle with --output")
     folder = _store(store)
     with upstream.open(progress.say) as (hub, web, caches):
         planner = Planner(hub, web, caches, sources, folder)
@@ -204,7 +212,7 @@ def pack(
                         check_split(path, split_size)
                 split_size = split_size or "auto"
             if path is not None:
-                _check_output_space(path, plan, blobs, split_size)
+                _check_output_space(path, plan, blobs, split_size, parity or 0)
             check = None if stick is None else partial(read_back, progress=progress)
 
             def gathered_and_written() -> Packed:
@@ -236,6 +244,15 @@ def pack(
                     if check is not None:
                         check([(signature, Blob.of(content))])
                 packed = replace(packed, signature=signature)
+            if parity is not None and packed.path is not None:
+
+                def look_again(files: Sequence[Path]) -> None:
+                    if check is not None:
+                        check([(file, _blob_at(file)) for file in files])
+
+                place = Path(os.path.realpath(packed.path))
+                names = write_parity(place, parity, progress, look_again)
+                packed = replace(packed, parity=names)
             if stick is not None and packed.path is not None:
                 readme, why_not = leave_readme(packed.path)
                 settle(stick)
@@ -334,12 +351,14 @@ def _opened(
         elif split_size is not None:
             bundle = Digest.of(manifest.to_bytes())
             yield stack.enter_context(split_file(path, split_size, bundle, check))
+            remove_parity(path)  # Before the bundle that it is of is replaced.
         else:
             with whole_file(path) as file:
                 remove_volume_drafts(path)
                 direct = DirectWriter(file.fileno())
                 yield direct
                 direct.finish()
+                remove_parity(path)
 
 
 def _replaced(output: Path | str | BinaryIO) -> Path | None:
@@ -367,6 +386,11 @@ def _check_output(output: Path | str, split_size: SplitSize | None) -> None:
             check_split(Path(os.path.realpath(path)), split_size)
 
 
+def _blob_at(path: Path) -> Blob:
+    with open(path, "rb") as file:
+        return Blob(digest_of(file, lambda _: None), os.path.getsize(path))
+
+
 def _signature_path(output: Path | str | BinaryIO | None) -> Path:
     """Where the signature will be. Raises RequestError or TargetError if it cannot be there."""
     path = Path(output) if isinstance(output, (str, Path)) else None
@@ -379,7 +403,7 @@ def _signature_path(output: Path | str | BinaryIO | None) -> Path:
 
 
 def _check_output_space(
-    path: Path, plan: PackPlan, store: BlobStore, split_size: SplitSize | None
+    path: Path, plan: PackPlan, store: BlobStore, split_size: SplitSize | None, parity: int
 ) -> None:
     """Refuse, before anything is downloaded, an output that is sure not to fit. Raises TargetError.
 
@@ -388,6 +412,7 @@ def _check_output_space(
     needed = int(plan.size * _SMALLEST_SHARE)
     if split_size is not None:
         check_count(needed, split_size)
+    needed += needed * parity // 100
     share = plan.missing_size if same_disk(path.parent, store.root) else 0
     free = free_space(path.parent)
     if needed + share > free:

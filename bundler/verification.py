@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundler.archive import BundleSource, open_bundle
 from bundler.digest import Blob, Digest
-from bundler.errors import DamagedError
+from bundler.errors import BundlerError, DamagedError, FormatError, UnavailableError
 from bundler.manifest import Manifest
 from bundler.members import Member
 from bundler.progress import Progress, Silent
@@ -45,6 +46,8 @@ class Verification:
     """The trusted key that has signed the bundle, if one had to."""
     needed: Manifest | None = None
     """That of a bundle which would repair this one, if something is wrong with blobs of it."""
+    mended: tuple[str, ...] = ()
+    """The names of the bundle's files that were damaged or lost, and are right now."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, for programs."""
@@ -58,6 +61,7 @@ class Verification:
                 for fault in self.faults
             ],
             "bad_volumes": list(self.bad_volumes),
+            "mended": list(self.mended),
         }
 
 
@@ -119,6 +123,53 @@ def verify(
         return Verification(
             reader.digest, len(right), size, tuple(faults), tuple(volumes), reader.signer, needed
         )
+
+
+def verify_and_mend(
+    bundle: Sequence[Path | str],
+    *,
+    digest: Digest | None = None,
+    trusted: Trust | None = None,
+    jobs: int | None = None,
+    ask: Ask | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Verify the bundle that these paths mean, and mend it by its parity files if it is not right.
+
+    The rest as in `verify`. Nothing has changed if it raises: RequestError without par2, and as
+    `verify` and `mend` do, DamagedError also if what they mend is not this bundle.
+    """
+    from bundler.mending import mend, place_to_mend
+    from bundler.parity import require_program
+
+    require_program()
+    known = digest
+    try:
+        result = verify(
+            bundle, digest=digest, trusted=trusted, jobs=jobs, ask=ask, progress=progress
+        )
+    except (DamagedError, FormatError, UnavailableError):
+        pass  # If the list of volumes can be read, the id is in it.
+    else:
+        if not result.faults:
+            return result
+        known = result.digest
+    place = place_to_mend([*map(Path, bundle)])
+    found: list[Verification] = []
+
+    def check(copy: Path) -> None:
+        fault = None
+        try:
+            found.append(verify(copy, digest=known, trusted=trusted, jobs=jobs, progress=progress))
+        except BundlerError as error:
+            fault = error
+        if fault or found[0].faults:
+            raise DamagedError(
+                f"what the parity files of {place} give is not the bundle as it was: copy it again"
+            )
+
+    mended = mend(place, check, progress or Silent())
+    return replace(found[0], mended=mended)
 
 
 def _good_in(

@@ -6,6 +6,7 @@ import difflib
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,19 @@ def test_the_repair_of_the_readme_works(
     assert done.returncode == 0, done.stderr
     found = tmp_path.glob(".cache/huggingface/hub/*/snapshots/*/model.safetensors")
     assert [path.read_bytes() == weights for path in found] == [True]
+
+
+@pytest.mark.skipif(shutil.which("par2") is None, reason="par2 is not installed")
+def test_the_mending_of_the_readme_works(seeded: dict[str, str], tmp_path: Path) -> None:
+    (script,) = (found[1] for found in PART.findall(README) if "--parity" in found[1])
+    pack, mend = script.splitlines()
+    damage = "printf x | dd of=models.tar.zst bs=1 seek=99 conv=notrunc status=none"
+    done = subprocess.run(
+        ["bash", "-euc", f"{pack}\n{damage}\n{mend}"],
+        cwd=tmp_path, env=seeded, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "mended: models.tar.zst\n" in done.stdout
 
 
 def test_the_python_of_the_readme_works(seeded: dict[str, str], tmp_path: Path) -> None:

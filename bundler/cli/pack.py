@@ -216,6 +216,15 @@ def pack(
             envvar="BUNDLER_SIGN",
         ),
     ] = None,
+    parity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="Write parity files beside the bundle too, 1% to 100% of its size, by which "
+            "bundler verify --mend puts a damaged one right; the program par2 writes them.",
+            envvar="BUNDLER_PARITY",
+        ),
+    ] = None,
     check_load: Annotated[
         bool,
         typer.Option(
@@ -264,6 +273,7 @@ def pack(
     volume_size = None if split_size is None else parsed_size(split_size)
     if output == "-" and volume_size is not None:
         raise RequestError("standard output cannot be split: name a file with -o")
+    share = _share(parity, output)
     # Where the bundle itself goes to stdout, words go to stderr.
     words = sys.stderr if output == "-" else sys.stdout
 
@@ -329,6 +339,7 @@ def pack(
         **request,
         split_size=volume_size,
         sign=key,
+        parity=share,
         level=level,
         jobs=jobs,
         on_plan=tell,
@@ -346,6 +357,8 @@ def pack(
         print(f"id {packed.digest}", file=words)
         if key is not None:
             print(f"signed in {packed.signature}, by key {key.hint}", file=words)
+        if packed.parity:
+            print(f"parity of {share}% in {counted(len(packed.parity), 'file')} beside it, *.par2")
         print(f"downloads are kept in {kept}; bundler store --clear empties it", file=words)
     faults: list[BundlerError] = []
     if check_load and packed.path is not None:
@@ -422,6 +435,18 @@ def _signing_key(path: Path | None, output: str) -> PrivateKey | None:
     from bundler.keys import PrivateKey
 
     return PrivateKey.read(path, lambda: password_of(path))
+
+
+def _share(parity: str | None, output: str) -> int | None:
+    """The share of --parity, of which is sure that it can be written."""
+    if parity is None:
+        return None
+    if output == "-":
+        raise RequestError("--parity writes files beside the bundle: name a file with -o")
+    from bundler.parity import parsed_share, require_program
+
+    require_program()
+    return parsed_share(parity)
 
 
 def _standard_output() -> BinaryIO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -58,6 +59,15 @@ def verify(
     torch_home: TorchHome = None,
     insightface_root: InsightfaceRoot = None,
     repairs: Repairs = None,
+    mend: Annotated[
+        bool,
+        typer.Option(
+            "--mend",
+            help="Put a damaged bundle, or its damaged and lost volumes, right by the parity files "
+            "beside it, of pack --parity.",
+            envvar="BUNDLER_MEND",
+        ),
+    ] = False,
     request: Annotated[
         Path | None,
         typer.Option(
@@ -77,13 +87,17 @@ def verify(
     expected = parsed_digest(digest)
     if bundle_:
         trusted = required_trust(verify_keys, signature)
-        _verify_bundle(bundle_, expected, trusted, repairs or [], request, jobs, json_)
+        if mend and (repairs or "-" in bundle_):
+            raise RequestError("--mend is for files, and goes without --repair")
+        _verify_bundle(bundle_, expected, trusted, repairs or [], mend, request, jobs, json_)
     elif expected is not None:
         raise RequestError("--digest is the id of a bundle: name the bundle")
     elif _was_typed(context, "verify_keys") or _was_typed(context, "signature"):
         raise RequestError("--verify-key and --signature are for a bundle: name the bundle")
     elif _was_typed(context, "repairs"):
         raise RequestError("--repair is for a bundle: name the bundle")
+    elif _was_typed(context, "mend"):
+        raise RequestError("--mend is for a bundle: name the bundle")
     else:
         roots = roots_of(root, hf_home, torch_home, insightface_root)
         _verify_installed(roots, request, jobs, json_)
@@ -111,19 +125,18 @@ def _verify_bundle(
     digest: Digest | None,
     trusted: Trust | None,
     repairs: list[Path],
+    mend: bool,
     request: Path | None,
     jobs: int | None,
     json_: bool,
 ) -> None:
-    result = bundler.verify(
-        source(names),
-        digest=digest,
-        trusted=trusted,
-        repairs=repairs,
-        jobs=jobs,
-        ask=asker(),
-        progress=Bars(),
+    bundle = source(names)
+    verified = (
+        partial(bundler.verify_and_mend, names)
+        if mend
+        else partial(bundler.verify, bundle, repairs=repairs)
     )
+    result = verified(digest=digest, trusted=trusted, jobs=jobs, ask=asker(), progress=Bars())
     if json_:
         print_json(result.to_json())
     advice = _requested(result.needed, request, outcome.advice(result)) if result.faults else ""
@@ -131,6 +144,8 @@ def _verify_bundle(
     if not json_:
         for line in outcome.verified(result):
             print(line)
+        if result.mended:
+            print(f"mended: {', '.join(result.mended)}")
 
 
 def _verify_installed(roots: Roots, request: Path | None, jobs: int | None, json_: bool) -> None:
