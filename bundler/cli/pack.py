@@ -18,7 +18,6 @@ from bundler.cli.carry import (
     carriage_of,
     carried_lines,
     place_of,
-    repair_steps,
     steps,
 )
 from bundler.cli.options import (
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from bundler.keys import PrivateKey
     from bundler.listing import Listing
     from bundler.manifest import Manifest
-
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def pack(
@@ -386,12 +383,7 @@ def pack(
     if faults:
         raise Faults(faults, note)
     if packed.path is not None and not json_:
-        next_steps = (
-            repair_steps(packed.path)
-            if needed is not None
-            else steps(packed.path, packed.volumes, carried)
-        )
-        for line in next_steps:
+        for line in steps(packed, carried, repairs=needed is not None):
             print(line)
 
 
@@ -401,7 +393,8 @@ def _listings(paths: list[Path] | None) -> list[Listing]:
         return []
     from bundler.listing import read_listing
 
-    return [*map(read_listing, paths)]
+    ask = asker()
+    return [read_listing(path, ask=ask) for path in paths]
 
 
 def _only_needed(path: Path) -> dict[str, Any]:
@@ -434,6 +427,7 @@ def _manifest(path: Path | None) -> Manifest | None:
     """The manifest in a file, or of a bundle; its id is nobody's business here."""
     if path is None:
         return None
+    from bundler.archive import ZSTD_MAGIC
     from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
     from bundler.volume_files import find_volumes
 
@@ -442,7 +436,7 @@ def _manifest(path: Path | None) -> Manifest | None:
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_MANIFEST_SIZE + 1)
-        if content.startswith(_ZSTD_MAGIC):
+        if content.startswith(ZSTD_MAGIC):
             return bundler.inspect(path).manifest
         return Manifest.from_bytes(content)
     except OSError as error:
