@@ -213,8 +213,9 @@ def test_install_says_in_one_line_why_not(stick: Stick, tmp_path: Path, fault: s
     assert not [*tmp_path.glob("venv/*")]
 
 
-def test_install_wants_a_folder_where_there_is_no_home(stick: Stick) -> None:
-    done = stick.run("sh", "bundler-install/install.sh")
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_install_wants_a_folder(stick: Stick, arguments: list[str]) -> None:
+    done = stick.run("sh", "bundler-install/install.sh", *arguments)
     assert (done.code, done.err) == (
         2, "install.sh: name a folder to install to: sh install.sh FOLDER\n"
     )  # fmt: skip
