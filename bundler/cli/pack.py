@@ -373,8 +373,9 @@ def pack(
             for line in [] if json_ else carried_lines(carried, done=True):
                 print(line, file=words)
     if packed.path is not None and packed.safe_to_remove and (check_load or carriage is not None):
-        from bundler.stick import settle
+        from bundler.stick import leave_readme, settle
 
+        leave_readme(packed.path)
         settle(packed.path.parent)  # That was put there since, or was and is gone again.
     if json_:
         print_json(document)
