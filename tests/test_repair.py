@@ -163,7 +163,21 @@ class TestABundle:
         flip(trips.target / "b.tar.zst")
         request = trips.online / "need.json"
         trips.do("verify", "b.tar.zst", "--request", request, code=4)
-        trips.pack("repair.tar.zst", "--for", request, *options, code=2)
+        done = trips.pack("repair.tar.zst", "--for", request, *options, code=2)
+        assert "--for" in done.err
+
+    def test_what_is_no_request_is_refused(self, trips: Trips) -> None:
+        trips.do("inventory", "-o", "have.json")
+        done = trips.pack("repair.tar.zst", "--for", trips.target / "have.json", code=2)
+        assert "name what bundler verify --request wrote" in done.err
+
+    def test_a_folder_is_no_request(self, trips: Trips) -> None:
+        flip(trips.target / "b.tar.zst")
+        (trips.target / "stick").mkdir()
+        done = trips.do("verify", "b.tar.zst", "--request", "stick", code=6)
+        assert done.err == "bundler: stick is a folder: name a file with --request\n"
+        done = trips.do("inventory", "-o", "stick", code=6)
+        assert done.err == "bundler: stick is a folder: name a file with --output\n"
 
     def test_git_names_of_a_repair_do_not_count(self, tmp_path: Path) -> None:
         """A blob under another's git name is as bad when a second bundle brings it."""

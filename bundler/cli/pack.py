@@ -282,7 +282,7 @@ def pack(
         "everything": everything,
         "store": kept,
         "closed": not no_closure,
-        "locked": _manifest(locked),
+        "locked": None if locked is None else _manifest(locked, "bundler inspect --json prints"),
         "since": _listings(since),
         "code": not no_code,
         "progress": Bars(),
@@ -291,8 +291,10 @@ def pack(
         with_bundler, with_python, with_platform, output=output, signed=sign is not None
     )
     if needed is not None:
-        if locked is not None or since:
-            raise RequestError("--for says exactly what to pack: leave --locked and --since out")
+        if locked is not None or since or wanted or everything:
+            raise RequestError(
+                "--for says exactly what to pack: leave out models, --everything, --locked, --since"
+            )
         request |= _only_needed(needed)
     if dry_run:
         plan = bundler.plan_pack(wanted, **request)
@@ -402,8 +404,7 @@ def _only_needed(path: Path) -> dict[str, Any]:
     """What packs what the file of --for asks for."""
     from bundler.listing import Listing
 
-    manifest = _manifest(path)
-    assert manifest is not None
+    manifest = _manifest(path, "bundler verify --request wrote")
     return {"locked": manifest, "since": [Listing.of_needed(manifest)]}
 
 
@@ -424,10 +425,11 @@ def _standard_output() -> BinaryIO:
     return sys.stdout.buffer
 
 
-def _manifest(path: Path | None) -> Manifest | None:
-    """The manifest in a file, or of a bundle; its id is nobody's business here."""
-    if path is None:
-        return None
+def _manifest(path: Path, what: str) -> Manifest:
+    """The manifest in a file, or of a bundle; its id is nobody's business here.
+
+    `what`: what should be there.
+    """
     from bundler.archive import ZSTD_MAGIC
     from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
     from bundler.volume_files import find_volumes
@@ -443,6 +445,4 @@ def _manifest(path: Path | None) -> Manifest | None:
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
     except FormatError as error:
-        raise RequestError(
-            f"{path} is not a manifest: write what bundler inspect --json prints ({error})"
-        ) from None
+        raise RequestError(f"{path} is not a manifest: name what {what} ({error})") from None
