@@ -222,11 +222,13 @@ def open_bundle(
     *,
     ask: Ask | None = None,
     hashed: bool = False,
+    whole: bool = True,
 ) -> Iterator[BundleReader]:
     """A reader of the bundle at a path, in volumes, or of an open stream, which is not closed.
 
     `ask`: somebody who can insert a stick with a volume that is missing; `hashed`: so that
-    `volume_faults` of the reader can tell, while others raise what they find before they start.
+    `volume_faults` of the reader can tell. `whole`: a volume of the wrong size is an error at once,
+    and not when it is read.
 
     Raises RequestError if there is no such file, and as `find_volumes`, `Volumes` and
     `BundleReader` do; of volumes, in place of what is wrong with the bundle, what is with a volume.
@@ -249,7 +251,7 @@ def open_bundle(
                 volumes = stack.enter_context(closing(Volumes(files, ask=ask, hashed=hashed)))
                 source = BufferedReader(volumes, _AT_A_TIME)
         with _explained(volumes):
-            if volumes is not None and not hashed:
+            if volumes is not None and whole:
                 volumes.check_sizes()
             try:
                 reader = BundleReader(source, expected, trusted, signatures, volumes)

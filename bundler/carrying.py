@@ -16,10 +16,10 @@ from bundler.errors import TargetError
 from bundler.new_folder import sync_folder
 from bundler.own_wheel import write_own_wheel
 from bundler.permission import told
+from bundler.stick import INSTALLER
 from bundler.unpacker import write_unpacker
 from bundler.wheels import Target, Wheel, fetch_wheels, targets_of
 
-FOLDER = "bundler-install"
 _LIST = "SHA256SUMS"
 _TITLE = "# bundler, to install beside the bundle "
 
@@ -69,7 +69,7 @@ class Carriage:
 
 def check_place(bundle: Path) -> None:
     """Raise TargetError if something else is where the folder beside `bundle` goes."""
-    folder = bundle.parent / FOLDER
+    folder = bundle.parent / INSTALLER
     if os.path.lexists(folder) and (folder.is_symlink() or not _is_own(folder)):
         raise TargetError(f"{folder} is there, and not bundler's: move it away")
 
@@ -87,8 +87,8 @@ def carry(carriage: Carriage, bundle: Path, digest: Digest) -> Carried:
     there is there still.
     """
     check_place(bundle)
-    folder = bundle.parent / FOLDER
-    new, old = (folder.with_name(f".{FOLDER}.bundler-{what}") for what in ("part", "old"))
+    folder = bundle.parent / INSTALLER
+    new, old = (folder.with_name(f".{INSTALLER}.bundler-{what}") for what in ("part", "old"))
     with told(folder, "--output"):
         for left in (new, old):  # By a run that was killed.
             shutil.rmtree(left, ignore_errors=True)
@@ -144,7 +144,7 @@ def _filled(folder: Path, carriage: Carriage, bundle: Path, digest: str) -> Carr
     sync_folder(folder)
     size = sum(map(len, rest.values())) + sum(wheel.size for wheel in wheels) + len(content)
     return Carried(
-        bundle.parent / FOLDER, tuple(wheels), carriage.targets, size, Digest.of(content)
+        bundle.parent / INSTALLER, tuple(wheels), carriage.targets, size, Digest.of(content)
     )
 
 

@@ -12,7 +12,9 @@ fail() {
 }
 
 folder=${1:-${HOME:+$HOME/bundler-venv}}
-[ -n "$folder" ] || fail 2 "name a folder to install to: sh install.sh FOLDER"
+case $folder in
+"" | -*) fail 2 "name a folder to install to: sh install.sh FOLDER" ;;
+esac
 if [ -f "$folder/pyvenv.cfg" ]; then
     set -- "$folder/bin/python"
 elif [ -e "$folder" ]; then

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bundler.digest import Blob, Digest
 from bundler.documents import strict_json
@@ -22,6 +22,9 @@ from bundler.manifest import (
     MAX_MANIFEST_SIZE,
     Manifest,
 )
+
+if TYPE_CHECKING:
+    from bundler.volumes import Ask
 
 INVENTORY_VERSION = 1
 
@@ -52,13 +55,20 @@ def inventory_bytes(blobs: Iterable[Blob]) -> bytes:
     return content
 
 
-def read_listing(path: Path | str) -> Listing:
+def read_listing(path: Path | str, *, ask: Ask | None = None) -> Listing:
     """What the bundle, the manifest or the inventory at `path` holds.
 
-    Raises RequestError if there is no such file or it is none of these, and as `BundleReader` does.
+    Of a bundle in volumes any of them will do, its folder or its name, as for `open_bundle`; `ask`
+    is for one that is missing. Raises RequestError if there is no such file or it is none of these,
+    and as `open_bundle` does.
     """
-    from bundler.archive import ZSTD_MAGIC, open_bundle  # Who writes an inventory needs neither.
+    # Who writes an inventory needs none of these.
+    from bundler.archive import ZSTD_MAGIC, open_bundle
+    from bundler.volume_files import find_volumes
 
+    if find_volumes([Path(path)]) is not None:
+        with open_bundle(path, ask=ask) as reader:
+            return _of_manifest(reader.manifest, reader.digest)
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_MANIFEST_SIZE + 1)

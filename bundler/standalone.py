@@ -45,6 +45,8 @@ def run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         given = _parser().parse_args(arguments or ["--help"])
+        if "" in given.bundle:  # To a path it would be the folder one is in.
+            raise RequestError("the name of the bundle is empty: name a file")
         source = sys.stdin.buffer if given.bundle == ["-"] else given.bundle
         _COMMANDS[given.command](given, source, _whom(given))
     except BundlerError as error:

@@ -25,6 +25,8 @@ from bundler.whole_file import draft_of, write_text
 _SUFFIX = ".tar.zst"
 _LONGEST = 80
 """Characters of a model's name that a file gets."""
+INSTALLER = "bundler-install"
+"""The folder with bundler itself, if it is there."""
 _README = "README.txt"
 _FIRST_LINE = "Models for machines without a network, packed by bundler."
 """By which a README is known to be bundler's own."""
@@ -102,8 +104,9 @@ def read_back(files: Sequence[tuple[Path, Blob]], progress: Progress) -> None:
 def leave_readme(bundle: Path) -> tuple[Path | None, list[str]]:
     """Say beside `bundle`, in README.txt, what it is for, and how to unpack it.
 
-    So for bundles there that it said it of before. Gives its path, or None and, in one sentence,
-    why there is none: it is somebody else's, or cannot be written.
+    So for bundles there that it said it of before; and how to install bundler, if it is there too.
+    Gives its path, or None and, in one sentence, why there is none: it is somebody else's, or
+    cannot be written.
     """
     path = bundle.with_name(_README)
     text = _own_text(path)
@@ -112,8 +115,13 @@ def leave_readme(bundle: Path) -> tuple[Path | None, list[str]]:
     kept = [name for name in _UNPACK.findall(text) if _is_there(path.with_name(name))]
     names = dict.fromkeys([*kept, bundle.name])
     commands = "\n".join(f"    bundler unpack FOLDER/{name}" for name in names)
+    install = (
+        "This installs bundler there, with the place of this folder for FOLDER:\n\n"
+        f"    sh FOLDER/{INSTALLER}/install.sh\n\n"
+    )
     text = (
         f"{_FIRST_LINE}\n\n"
+        f"{install if bundle.with_name(INSTALLER).is_dir() else ''}"
         "On such a machine, with bundler installed, and with the place of this folder for FOLDER:\n"
         f"\n{commands}\n    source offline.env\n\n"
         "bundler inspect shows what is in a bundle, bundler verify whether all of it is right.\n"

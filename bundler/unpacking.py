@@ -132,8 +132,9 @@ def plan_unpack(
     roots = roots or find_roots()
     env_file = env_path(env, env_format, roots)
     with ExitStack() as stack:
-        reader = stack.enter_context(open_bundle(bundle, digest, trusted, ask=ask))
-        repairing = [stack.enter_context(open_bundle(source)) for source in repairs]
+        opened = open_bundle(bundle, digest, trusted, ask=ask, whole=not repairs)
+        reader = stack.enter_context(opened)
+        repairing = [stack.enter_context(open_bundle(one, whole=False)) for one in repairs]
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
@@ -201,8 +202,9 @@ def unpack(
     progress = progress or Silent()
     env_file = env_path(env, env_format, roots)
     with ExitStack() as stack:
-        reader = stack.enter_context(open_bundle(bundle, digest, trusted, ask=ask))
-        repairing = [stack.enter_context(open_bundle(source)) for source in repairs]
+        opened = open_bundle(bundle, digest, trusted, ask=ask, whole=not repairs)
+        reader = stack.enter_context(opened)
+        repairing = [stack.enter_context(open_bundle(one, whole=False)) for one in repairs]
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)

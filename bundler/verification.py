@@ -82,7 +82,7 @@ def verify(
     be good; `ask` as in `unpack`. Raises as `open_bundle` does if not even the manifest can be read
     or trusted.
     """
-    with open_bundle(bundle, digest, trusted, ask=ask, hashed=True) as reader:
+    with open_bundle(bundle, digest, trusted, ask=ask, hashed=True, whole=False) as reader:
         files: dict[Digest, list[str]] = defaultdict(list)
         for snapshot in reader.manifest.snapshots:
             for entry in snapshot.files:
@@ -180,7 +180,7 @@ def _good_in(
     progress: Progress,
 ) -> list[Blob]:
     """Those of the blobs `bad` of a manifest that the bundle `repair` has as they should be."""
-    with open_bundle(repair) as reader:
+    with open_bundle(repair, whole=False) as reader:
         mended = mends(reader, manifest, bad)
         found = _Found()
         with progress.start("verifying", sum(blob.size for blob in mended.values())) as meter:

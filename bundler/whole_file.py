@@ -128,6 +128,8 @@ def write_text(path: Path, content: str, option: str, folder: int | None = None)
     `folder` is as in `whole_file`. Raises TargetError, with `option` as the way to name another
     place.
     """
+    if folder is None and path.is_dir():
+        raise TargetError(f"{path} is a folder: name a file with {option}")
     with told(path.parent, option):
         made = make_folder(path.parent) if folder is None else []
         try:

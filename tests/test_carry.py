@@ -126,6 +126,18 @@ def test_pack_tells_what_it_puts_beside_the_bundle(stick: Stick) -> None:
     assert "    sh bundler-install/install.sh\n    bundler unpack " in stick.packed.out
 
 
+def test_the_readme_of_a_stick_tells_of_it(stick: Stick, tmp_path: Path) -> None:
+    (tmp_path / "usb").mkdir()
+    (tmp_path / "x.json").write_text("{}")
+    request = ("pack", "file:x.json", "--with-bundler", "-o", "usb")
+    done = run(*request, home=tmp_path, env=stick.env)
+    assert (done.code, done.err) == (0, "")
+    lines = (tmp_path / "usb" / "README.txt").read_text().splitlines()
+    commands = [line.strip() for line in lines if line.startswith("    ")]
+    assert commands[0] == "sh FOLDER/bundler-install/install.sh"
+    assert commands[1] == "bundler unpack FOLDER/x.json.tar.zst"
+
+
 def test_the_list_has_every_file_and_the_id_of_the_bundle(stick: Stick) -> None:
     folder = stick.folder / "bundler-install"
     content = (folder / "SHA256SUMS").read_bytes()
@@ -213,8 +225,9 @@ def test_install_says_in_one_line_why_not(stick: Stick, tmp_path: Path, fault: s
     assert not [*tmp_path.glob("venv/*")]
 
 
-def test_install_wants_a_folder_where_there_is_no_home(stick: Stick) -> None:
-    done = stick.run("sh", "bundler-install/install.sh")
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_install_wants_a_folder(stick: Stick, arguments: list[str]) -> None:
+    done = stick.run("sh", "bundler-install/install.sh", *arguments)
     assert (done.code, done.err) == (
         2, "install.sh: name a folder to install to: sh install.sh FOLDER\n"
     )  # fmt: skip

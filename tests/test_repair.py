@@ -77,6 +77,27 @@ class TestABundle:
         assert receipt.stem == bundler.inspect(trips.target / "b.tar.zst").digest.hex
         assert bundler.verify_installed(bundler.find_roots(root=trips.target / "root")).faults == ()
 
+    def test_in_volumes_is_completed_by_volumes(self, trips: Trips) -> None:
+        """Also if one of them has not even its size."""
+        stick, repair = trips.target / "stick", trips.target / "repair"
+        stick.mkdir()
+        repair.mkdir()
+        locked = ["--locked", trips.target / "b.tar.zst"]
+        split = ["--split-size", "1MB"]
+        trips.pack("stick/b.tar.zst", *locked, *split, "--store", "first")
+        flip(stick / "b.tar.zst.001", 500_000)
+        cut_short = stick / "b.tar.zst.003"
+        os.truncate(cut_short, 1000)
+        done = trips.do("verify", "stick", "--request", "need.json", code=4)
+        assert "volume 4 of 5 (b.tar.zst.003) ends after 1,000 of" in done.err
+        done = trips.pack("repair/b.tar.zst", "--for", trips.target / "need.json", *split)
+        assert "next: carry b.tar.zst.* (sha256sum -c compares) over" in done.out
+        for named in ("repair", "repair/b.tar.zst"):
+            trips.do("verify", "stick", "--repair", named)
+            trips.do("unpack", "stick", "--repair", named, "--dry-run")
+        trips.do("unpack", "stick", "--repair", "repair")
+        assert trips.found("main") == [MODEL]
+
     def test_may_be_completed_by_any_that_has_it(self, trips: Trips) -> None:
         """By the same bundle with a fault elsewhere, say: together they are whole."""
         whole = trips.target / "b.tar.zst"
@@ -142,7 +163,21 @@ class TestABundle:
         flip(trips.target / "b.tar.zst")
         request = trips.online / "need.json"
         trips.do("verify", "b.tar.zst", "--request", request, code=4)
-        trips.pack("repair.tar.zst", "--for", request, *options, code=2)
+        done = trips.pack("repair.tar.zst", "--for", request, *options, code=2)
+        assert "--for" in done.err
+
+    def test_what_is_no_request_is_refused(self, trips: Trips) -> None:
+        trips.do("inventory", "-o", "have.json")
+        done = trips.pack("repair.tar.zst", "--for", trips.target / "have.json", code=2)
+        assert "name what bundler verify --request wrote" in done.err
+
+    def test_a_folder_is_no_request(self, trips: Trips) -> None:
+        flip(trips.target / "b.tar.zst")
+        (trips.target / "stick").mkdir()
+        done = trips.do("verify", "b.tar.zst", "--request", "stick", code=6)
+        assert done.err == "bundler: stick is a folder: name a file with --request\n"
+        done = trips.do("inventory", "-o", "stick", code=6)
+        assert done.err == "bundler: stick is a folder: name a file with --output\n"
 
     def test_git_names_of_a_repair_do_not_count(self, tmp_path: Path) -> None:
         """A blob under another's git name is as bad when a second bundle brings it."""

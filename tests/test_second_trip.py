@@ -158,6 +158,14 @@ def since_bundle(trips: Trips) -> str:
     return "first.tar.zst"
 
 
+def since_stick(trips: Trips) -> str:
+    """The folder of the same bundle in volumes."""
+    (trips.target / "stick").mkdir()
+    locked = ["--locked", trips.target / "first.tar.zst"]
+    trips.pack("stick/first.tar.zst", *locked, "--split-size", "1MB", "--store", "first")
+    return "stick"
+
+
 def since_manifest(trips: Trips) -> str:
     content = bundler.inspect(trips.target / "first.tar.zst").manifest_bytes
     (trips.target / "first.json").write_bytes(content)
@@ -170,7 +178,7 @@ def since_inventory(trips: Trips) -> str:
 
 
 class TestSince:
-    @pytest.mark.parametrize("since", [since_bundle, since_manifest, since_inventory])
+    @pytest.mark.parametrize("since", [since_bundle, since_stick, since_manifest, since_inventory])
     def test_only_what_changed_is_downloaded_and_carried(self, second: Trips, since: Any) -> None:
         earlier = second.target / since(second)
         done = second.pack("second.tar.zst", "acme/big", "--since", earlier)

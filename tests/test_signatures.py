@@ -196,6 +196,7 @@ class TestSigned:
         key = bundler.PublicKey.read(tmp_path / "key.pub.pem")
         assert (done.code, done.err) == (0, "")
         assert f"signed in b.tar.zst.sig, by key {key.hint}" in done.out.splitlines()
+        assert "next: carry the bundle with b.tar.zst.sig over" in done.out
         trusted = bundler.Trust((key,))
         assert bundler.verify(tmp_path / "b.tar.zst", trusted=trusted).signer == key
         document = json.loads(run(*pack, "--json", home=tmp_path).out)

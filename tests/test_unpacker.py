@@ -174,6 +174,11 @@ def test_what_is_wrong_gets_one_line_and_installs_nothing(plain: Machine, wrong:
     assert not (plain.home / "none.env").exists()
 
 
+def test_a_bundle_without_a_name_is_not_the_one_that_is_here(plain: Machine) -> None:
+    done = plain.run("unpack", "", "--root", "none")
+    assert (done.code, done.err) == (2, "bundler: the name of the bundle is empty: name a file\n")
+
+
 def test_verify_names_each_bad_member(plain: Machine) -> None:
     bundle = plain.home.parent / "wrong.tar.zst"
     good = (plain.home.parent / "b.tar.zst").read_bytes()

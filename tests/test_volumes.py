@@ -73,6 +73,7 @@ def test_a_set_has_many_names(tmp_path: Path, named: str) -> None:
     assert bundler.verify(str(path)).faults == ()
     assert bundler.plan_unpack(path, roots=bundler.find_roots({}, root=tmp_path)).snapshots
     assert unpacked(path, tmp_path / "root") == FILES
+    assert [str(bundle) for bundle in bundler.read_listing(path).bundles] == [ID]
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify", "unpack", "unpack --dry-run"])

@@ -14,6 +14,7 @@ from bundler.wording import counted, printable
 
 if TYPE_CHECKING:  # No command must import what another needs.
     from bundler.carrying import Carriage, Carried
+    from bundler.packing import Packed
 
 WithBundler = Annotated[
     bool,
@@ -77,24 +78,23 @@ def carried_lines(carried: Carried, *, done: bool) -> Iterator[str]:
         yield f"sha256sum of its list, SHA256SUMS: {carried.digest.hex}"
 
 
-def steps(bundle: Path, volumes: int, carried: Carried | None) -> Iterator[str]:
-    """What to do with a finished bundle, which is in so many volumes, or (0) in one file."""
-    name = quote(bundle.name)
-    what = f"{name}.*" if volumes else "the bundle"
+def steps(bundle: Packed, carried: Carried | None, *, repairs: bool) -> Iterator[str]:
+    """What to do with a finished bundle, or one that `repairs` another one, or a machine."""
+    assert bundle.path is not None
+    name = quote(bundle.path.name)
+    what = f"{name}.* (sha256sum -c compares)" if bundle.volumes else "the bundle"
+    if bundle.signature is not None and not bundle.volumes:
+        what += f" with {quote(bundle.signature.name)}"
     if carried is not None:
         what += f" and {carried.folder.name}"
-    where = ", where all volumes are (or name all their folders)" if volumes else ""
+    where = ", where all volumes are (or name all their folders)" if bundle.volumes else ""
     yield f"next: carry {what} over, and on the other machine{where}"
     if carried is not None:
         yield f"    sh {carried.folder.name}/install.sh"
-    yield f"    bundler unpack {name} && source offline.env"
-
-
-def repair_steps(bundle: Path) -> Iterator[str]:
-    """What to do with a bundle that brings what another one had damaged, or a machine."""
-    name = quote(bundle.name)
-    yield "next: carry the bundle over, and on the other machine"
-    yield (
-        f"    bundler unpack DAMAGED --repair {name}, or if what is installed was damaged: "
-        f"bundler unpack {name}"
-    )
+    if repairs:
+        yield (
+            f"    bundler unpack DAMAGED --repair {name}, or if what is installed was damaged: "
+            f"bundler unpack {name}"
+        )
+    else:
+        yield f"    bundler unpack {name} && source offline.env"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import bundler
+from bundler.cli.asking import asker
 from bundler.cli.options import Json
 from bundler.cli.output import print_json
 
@@ -25,7 +26,9 @@ def diff(
     """
     from bundler.comparison_report import differing
 
-    found = bundler.difference(bundler.read_listing(before), bundler.read_listing(after))
+    ask = asker()
+    ours, theirs = (bundler.read_listing(path, ask=ask) for path in (before, after))
+    found = bundler.difference(ours, theirs)
     if json_:
         print_json(found.to_json())
     else:

@@ -18,7 +18,6 @@ from bundler.cli.carry import (
     carriage_of,
     carried_lines,
     place_of,
-    repair_steps,
     steps,
 )
 from bundler.cli.options import (
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from bundler.keys import PrivateKey
     from bundler.listing import Listing
     from bundler.manifest import Manifest
-
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def pack(
@@ -295,7 +292,7 @@ def pack(
         "everything": everything,
         "store": kept,
         "closed": not no_closure,
-        "locked": _manifest(locked),
+        "locked": None if locked is None else _manifest(locked, "bundler inspect --json prints"),
         "since": _listings(since),
         "code": not no_code,
         "progress": Bars(),
@@ -304,8 +301,10 @@ def pack(
         with_bundler, with_python, with_platform, output=output, signed=sign is not None
     )
     if needed is not None:
-        if locked is not None or since:
-            raise RequestError("--for says exactly what to pack: leave --locked and --since out")
+        if locked is not None or since or wanted or everything:
+            raise RequestError(
+                "--for says exactly what to pack: leave out models, --everything, --locked, --since"
+            )
         request |= _only_needed(needed)
     if dry_run:
         plan = bundler.plan_pack(wanted, **request)
@@ -389,8 +388,9 @@ def pack(
             for line in [] if json_ else carried_lines(carried, done=True):
                 print(line, file=words)
     if packed.path is not None and packed.safe_to_remove and (check_load or carriage is not None):
-        from bundler.stick import settle
+        from bundler.stick import leave_readme, settle
 
+        leave_readme(packed.path)
         settle(packed.path.parent)  # That was put there since, or was and is gone again.
     if json_:
         print_json(document)
@@ -399,12 +399,7 @@ def pack(
     if faults:
         raise Faults(faults, note)
     if packed.path is not None and not json_:
-        next_steps = (
-            repair_steps(packed.path)
-            if needed is not None
-            else steps(packed.path, packed.volumes, carried)
-        )
-        for line in next_steps:
+        for line in steps(packed, carried, repairs=needed is not None):
             print(line)
 
 
@@ -414,15 +409,15 @@ def _listings(paths: list[Path] | None) -> list[Listing]:
         return []
     from bundler.listing import read_listing
 
-    return [*map(read_listing, paths)]
+    ask = asker()
+    return [read_listing(path, ask=ask) for path in paths]
 
 
 def _only_needed(path: Path) -> dict[str, Any]:
     """What packs what the file of --for asks for."""
     from bundler.listing import Listing
 
-    manifest = _manifest(path)
-    assert manifest is not None
+    manifest = _manifest(path, "bundler verify --request wrote")
     return {"locked": manifest, "since": [Listing.of_needed(manifest)]}
 
 
@@ -455,10 +450,12 @@ def _standard_output() -> BinaryIO:
     return sys.stdout.buffer
 
 
-def _manifest(path: Path | None) -> Manifest | None:
-    """The manifest in a file, or of a bundle; its id is nobody's business here."""
-    if path is None:
-        return None
+def _manifest(path: Path, what: str) -> Manifest:
+    """The manifest in a file, or of a bundle; its id is nobody's business here.
+
+    `what`: what should be there.
+    """
+    from bundler.archive import ZSTD_MAGIC
     from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
     from bundler.volume_files import find_volumes
 
@@ -467,12 +464,10 @@ def _manifest(path: Path | None) -> Manifest | None:
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_MANIFEST_SIZE + 1)
-        if content.startswith(_ZSTD_MAGIC):
+        if content.startswith(ZSTD_MAGIC):
             return bundler.inspect(path).manifest
         return Manifest.from_bytes(content)
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
     except FormatError as error:
-        raise RequestError(
-            f"{path} is not a manifest: write what bundler inspect --json prints ({error})"
-        ) from None
+        raise RequestError(f"{path} is not a manifest: name what {what} ({error})") from None
