@@ -22,13 +22,15 @@ def take_lock(file: int, *, wait: bool = False) -> None:
             raise
 
 
-def is_still(file: int, path: Path) -> bool:
+def is_still(file: int, path: Path | str, folder: int | None = None) -> bool:
     """Whether `path` leads to this open file or folder.
 
-    Whoever had its lock may have removed or replaced it before this process got that.
+    `folder`: a handle of the one in which `path` is a name, where a link does not count. Whoever
+    had the lock may have removed or replaced it before this process got that.
     """
     try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
+        state = os.stat(path, dir_fd=folder, follow_symlinks=folder is None)
+        return os.path.samestat(os.fstat(file), state)
     except FileNotFoundError:
         return False
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bundler.errors import TargetError
-from bundler.lock import take_lock
+from bundler.lock import is_still, take_lock
 from bundler.new_folder import make_folder, remove_empty
 from bundler.permission import told
 
@@ -70,7 +70,7 @@ def _remove_if_free(draft: str, folder: int) -> None:
         handle = os.open(draft, flags, dir_fd=folder)
         try:
             take_lock(handle)
-            if stat.S_ISREG(os.fstat(handle).st_mode) and _is_at(draft, folder, handle):
+            if stat.S_ISREG(os.fstat(handle).st_mode) and is_still(handle, draft, folder):
                 os.unlink(draft, dir_fd=folder)
         finally:
             os.close(handle)
@@ -101,7 +101,7 @@ def _held(draft: Path, folder: int, wait: bool) -> Iterator[BinaryIO]:
             if not stat.S_ISREG(state.st_mode):
                 raise OSError(errno.EEXIST, "not a file", str(draft))
             # Whoever held it may have renamed or removed it before this process had the lock.
-            if not _is_at(draft.name, folder, handle):
+            if not is_still(handle, draft.name, folder):
                 continue
             # What is written to it could be changed, or change what is elsewhere.
             if not is_new and (state.st_uid != os.geteuid() or state.st_nlink > 1):
@@ -111,15 +111,6 @@ def _held(draft: Path, folder: int, wait: bool) -> Iterator[BinaryIO]:
             os.ftruncate(handle, 0)
             yield file
             return
-
-
-def _is_at(name: str, folder: int, handle: int) -> bool:
-    """Whether an open file is the one of that name."""
-    try:
-        state = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(state, os.fstat(handle))
 
 
 def write_text(path: Path, content: str, option: str, folder: int | None = None) -> None:
