@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import posixpath
 import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterator
@@ -275,4 +274,4 @@ def _problem(error: OSError | UnicodeDecodeError) -> str:
 def _target(place: Place, text: str | None) -> Place:
     """The place that a link at `place` leads to."""
     root, path = place
-    return root, RelativePath(posixpath.normpath(posixpath.join(path.parent, text or ".")))
+    return root, path.led_to(text or ".")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Collection, Iterable, Iterator
 
 from bundler.manifest import FileEntry, Manifest, Snapshot
@@ -72,8 +71,7 @@ def _entries(model: InstalledModel) -> Iterator[FileEntry]:
 def _hub_entries(model: InstalledModel) -> Iterator[FileEntry]:
     files: dict[Place, InstalledFile] = {file.place: file for file in model.files}
     for link in model.links:
-        target = posixpath.normpath(posixpath.join(link.path.parent, link.text or "."))
-        file = files.get((link.root, RelativePath(target)))
+        file = files.get((link.root, link.path.led_to(link.text or ".")))
         if file is not None and _is_in_snapshot(link.path):
             yield FileEntry(_inner(link.path), file.blob, file.path.name)
     for root, path in files:

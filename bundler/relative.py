@@ -6,6 +6,7 @@ the time of text, and most of what is done with them is to look them up in table
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 
 
@@ -58,6 +59,10 @@ class RelativePath(str):
         while path:
             path = path.parent
             yield path
+
+    def led_to(self, text: str) -> RelativePath:
+        """Where a link here that says `text` leads, below the root or out of it."""
+        return RelativePath(posixpath.normpath(posixpath.join(self.parent, text)))
 
     def start(self, count: int) -> RelativePath:
         """The first `count` components."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import posixpath
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -241,7 +240,7 @@ class _Search:
             if os.path.isabs(text):
                 yield RelativePath(os.path.relpath(os.path.realpath(text), base))
             else:
-                yield RelativePath(posixpath.normpath(f"{place[1].parent}/{text}"))
+                yield place[1].led_to(text)
 
     def compiled(self) -> None:
         """Add what Python compiled of the code that goes."""

@@ -38,6 +38,20 @@ def test_paths_are_joined_and_taken_apart_as_pathlib_does(start: str, rest: str)
     assert joined.start(len(PurePosixPath(start).parts)) == start
 
 
+@pytest.mark.parametrize(
+    ("link", "text", "place"),
+    [
+        ("a/b", "c", "a/c"),
+        ("a", "b", "b"),
+        ("a/b/c", "../../d", "d"),
+        ("a/b", "../../c", "../c"),
+        ("a/b", "/c", "/c"),
+    ],
+)
+def test_a_link_leads_from_its_folder_on(link: str, text: str, place: str) -> None:
+    assert RelativePath(link).led_to(text) == place
+
+
 @pytest.mark.parametrize(("path", "folder"), [("a/b", "b"), ("ab", "a"), ("a", "a/b"), ("", "a")])
 def test_what_is_not_below_a_folder_has_no_way_from_it(path: str, folder: str) -> None:
     with pytest.raises(ValueError, match="not below"):
