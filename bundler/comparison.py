@@ -86,7 +86,7 @@ def difference(before: Listing, after: Listing) -> Difference:
 
 
 def _models(before: Iterable[Snapshot], after: Iterable[Snapshot]) -> Iterable[ModelDifference]:
-    ours, theirs = ({_key(s): s for s in side} for side in (before, after))
+    ours, theirs = ({s.rank: s for s in side} for side in (before, after))
     for key in sorted({*ours, *theirs}):
         one, other = ours.get(key), theirs.get(key)
         files = tuple(_files(one.files if one else (), other.files if other else ()))
@@ -100,13 +100,6 @@ def _files(before: Iterable[FileEntry], after: Iterable[FileEntry]) -> Iterable[
     for path in sorted({*ours, *theirs}):
         if ours.get(path) != theirs.get(path):
             yield FileDifference(path, ours.get(path), theirs.get(path))
-
-
-def _key(snapshot: Snapshot) -> tuple[str, ...]:
-    return (
-        snapshot.source, snapshot.kind or "", snapshot.name, snapshot.revision or "",
-        snapshot.layout,
-    )  # fmt: skip
 
 
 def _side(snapshot: Snapshot | None) -> dict[str, Any] | None:

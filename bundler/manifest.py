@@ -98,6 +98,11 @@ class Snapshot:
         return (self.name, *self.aliases)
 
     @property
+    def rank(self) -> tuple[str, ...]:
+        """By which it is found among other snapshots, and where: their canonical order."""
+        return (self.source, self.kind or "", self.name, self.revision or "", self.layout)
+
+    @property
     def size(self) -> int:
         """Bytes of all files, equal ones counted each time."""
         return sum(entry.blob.size for entry in self.files)
@@ -132,14 +137,7 @@ class Manifest:
             )
             for snapshot in snapshots
         )
-        return cls(
-            tuple(
-                sorted(
-                    in_order,
-                    key=lambda s: (s.source, s.kind or "", s.name, s.revision or "", s.layout),
-                )
-            )
-        )
+        return cls(tuple(sorted(in_order, key=lambda snapshot: snapshot.rank)))
 
     def contents(self) -> Iterator[tuple[Snapshot, FileEntry]]:
         """Every blob once, as the file that mentions it first."""
