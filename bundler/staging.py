@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
 from bundler.archive import BundleReader
@@ -34,14 +34,10 @@ def check_lacking(
     repairs: Sequence[BundleReader] = (),
 ) -> None:
     """Raise TargetError if what the bundle lacks is not here either, as far as names tell."""
-    in_caches = _in_caches(work)
+    if not reader.manifest.absent:
+        return
     absent = frozenset(reader.manifest.absent)
-    lacking = {
-        blob
-        for name, survey in work.items()
-        for blob in survey.blobs.values()
-        if blob.digest in absent and not (name == _PLAIN and blob.digest in in_caches)
-    }
+    lacking = {blob for _, blob in _to_bring(work) if blob.digest in absent}
     places = known.places_of(lacking)
     check_mended(reader, [blob for blob in lacking if blob.digest not in places], repairs)
 
@@ -61,19 +57,16 @@ def stage(
     """
     missing: dict[Digest, list[Target]] = defaultdict(list)
     blobs = {}
-    in_caches = _in_caches(work)
-    for name, target in targets.items():
-        for blob in work[name].blobs.values():
-            if not target.has(blob) and not (name == _PLAIN and blob.digest in in_caches):
-                missing[blob.digest].append(target)
-                blobs[blob.digest] = blob
+    for name, blob in _to_bring(work):
+        if not targets[name].has(blob):
+            missing[blob.digest].append(targets[name])
+            blobs[blob.digest] = blob
     for name, target in targets.items():
         target.expect(work[name].files)
     first = {digest: targets_of[0] for digest, targets_of in missing.items()}
-    lacking = {blobs[digest] for digest in reader.manifest.absent if digest in first}
-    places = known.places_of(lacking)
-    gone = [*take(reader.manifest, first, places, progress)]
-    check_mended(reader, gone, repairs)
+    if lacking := {blobs[digest] for digest in reader.manifest.absent if digest in first}:
+        gone = [*take(reader.manifest, first, known.places_of(lacking), progress)]
+        check_mended(reader, gone, repairs)
     carried = [m.blob for m in reader.members if m.blob.digest in first]
     with progress.start("unpacking", sum(blob.size for blob in carried)) as meter:
         staging = _Staging(first, goes_on=bool(repairs))
@@ -128,6 +121,15 @@ class _Staging:
                 f"{self._error or 'a file is missing'}, and --repair does not bring it: nothing "
                 "was installed; pack again for what bundler verify --request writes"
             )
+
+
+def _to_bring(work: Mapping[str, Survey]) -> Iterator[tuple[str, Blob]]:
+    """Each blob that something below a root needs, and no cache can give, with the root's name."""
+    in_caches = _in_caches(work)
+    for name, survey in work.items():
+        for blob in survey.blobs.values():
+            if not (name == _PLAIN and blob.digest in in_caches):
+                yield name, blob
 
 
 def _in_caches(work: Mapping[str, Survey]) -> dict[Digest, tuple[str, File]]:
