@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from bundler.digest import Blob
@@ -68,21 +69,22 @@ class Provenance:
         models: dict[Key, InstalledModel] = {}
         files: dict[Key, dict[Place, InstalledFile]] = {}
         pointers: dict[Key, tuple[dict[Place, InstalledPointer], ...]] = {}
-        for snapshot, name, placement in placed:
-            key = key_of(snapshot)
-            if key not in models:
-                models[key] = _model(snapshot)
-            links, texts = pointers.setdefault(key, ({}, {}))
+        for name, below in groupby(placed, lambda item: item[1]):
             with told(self._roots.path(name), "--root"):
-                if isinstance(placement, File):
-                    for file in self._files(name, placement):
-                        files.setdefault(key, {}).setdefault(file.place, file)
-                elif isinstance(placement, Link):
-                    link = self._link(name, placement)
-                    links[link.place] = link
-                elif isinstance(placement, Text):
-                    text = self._text(name, placement)
-                    texts[text.place] = text
+                for snapshot, _, placement in below:
+                    key = key_of(snapshot)
+                    if key not in models:
+                        models[key] = _model(snapshot)
+                    links, texts = pointers.setdefault(key, ({}, {}))
+                    if isinstance(placement, File):
+                        for file in self._files(name, placement):
+                            files.setdefault(key, {}).setdefault(file.place, file)
+                    elif isinstance(placement, Link):
+                        link = self._link(name, placement)
+                        links[link.place] = link
+                    elif isinstance(placement, Text):
+                        text = self._text(name, placement)
+                        texts[text.place] = text
         return tuple(
             replace(
                 model,
@@ -104,12 +106,15 @@ class Provenance:
         installed = self._file(self._roots.kept_as(name), file.path, file.blob, time)
         yield installed
         if name not in _CACHES:
-            link = os.path.join(self._roots.path(name), file.path)
-            leads_to = link if file.path in work.present else target.pointed(file.blob)
-            if leads_to is not None and (leads_to != link or is_link(link)):
+            link = self._roots.path(name) / file.path
+            if file.path not in work.present:
+                leads_to = target.pointed(file.blob)
+            else:
+                leads_to = link if is_link(link) else None
+            if leads_to is not None:
                 yield from self._in_cache(leads_to, installed)
 
-    def _in_cache(self, place: Path | str, plain: InstalledFile) -> Iterable[InstalledFile]:
+    def _in_cache(self, place: Path, plain: InstalledFile) -> Iterable[InstalledFile]:
         """What a link in a plain folder leads to: without it, the plain file would be none."""
         real = Path(os.path.realpath(place))
         for name in _CACHES:
