@@ -58,7 +58,7 @@ def stage(
     missing: dict[Digest, list[Target]] = defaultdict(list)
     blobs = {}
     for name, blob in _to_bring(work):
-        if not targets[name].has(blob):
+        if name in targets and not targets[name].has(blob):
             missing[blob.digest].append(targets[name])
             blobs[blob.digest] = blob
     for name, target in targets.items():
