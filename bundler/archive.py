@@ -65,7 +65,6 @@ class BundleReader:
         `signatures`: where that is by default, the first of these that is there. `volumes`: what
         `source` is the stream of, if any.
 
-
         Raises FormatError if it is not a bundle, DamagedError if it is cut or altered, TrustError
         if its id is not `expected`, or nobody who is `trusted` has signed it, and RequestError if
         the signature of a stream is not named.

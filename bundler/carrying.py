@@ -13,7 +13,7 @@ from typing import Any
 
 from bundler.digest import Digest
 from bundler.errors import TargetError
-from bundler.new_folder import sync_folder
+from bundler.new_folder import sync_file, sync_folder
 from bundler.own_wheel import write_own_wheel
 from bundler.permission import told
 from bundler.stick import INSTALLER
@@ -135,11 +135,7 @@ def _filled(folder: Path, carriage: Carriage, bundle: Path, digest: str) -> Carr
     content = "".join([f"{_TITLE}{digest}\n", *lines]).encode()
     (folder / _LIST).write_bytes(content)
     for name in (*digests, _LIST):
-        handle = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_file(folder / name)
     sync_folder(made)
     sync_folder(folder)
     size = sum(map(len, rest.values())) + sum(wheel.size for wheel in wheels) + len(content)

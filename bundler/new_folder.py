@@ -1,4 +1,4 @@
-"""Folders that come to stay: their names are on disk as soon as they are made."""
+"""Folders, and what others have put into them, that come to stay: on disk before it is told."""
 
 from __future__ import annotations
 
@@ -35,7 +35,16 @@ def remove_empty(folders: Iterable[Path]) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Have all names in `folder` outlast a loss of power. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(folder, os.O_DIRECTORY)
+
+
+def sync_file(file: Path) -> None:
+    """Have what was written to `file` outlast a loss of power. Raises OSError."""
+    _sync(file, 0)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(handle)
     finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bundler.disk import entries
 from bundler.errors import RequestError, TargetError, amount
-from bundler.new_folder import sync_folder
+from bundler.new_folder import sync_file, sync_folder
 from bundler.permission import told
 from bundler.progress import Progress
 from bundler.space import free_space
@@ -132,8 +132,7 @@ def par2(folder: Path, limit: str, *arguments: Path | str) -> int:
 def publish(files: Sequence[Path], folder: Path) -> None:
     """Move files that are whole into `folder`, when they are on disk."""
     for path in files:
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+        sync_file(path)
     for path in files:
         os.replace(path, folder / path.name)
     sync_folder(folder)
