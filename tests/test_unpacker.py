@@ -15,6 +15,7 @@ import zstandard
 from bundle_builder import FILES, Pipe, tree_of
 from command import Ran, peak_memory
 from memory_source import make_bundle
+from zstd_of_python import add_compression_zstd
 
 import bundler
 from bundler.digest import Digest
@@ -58,6 +59,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "packages").mkdir()
     package = Path(zstandard.__file__).parent
     (folder / "packages" / "zstandard").symlink_to(package)
+    add_compression_zstd(folder / "library")
     return folder
 
 
@@ -71,10 +73,11 @@ def machine_of(name: str, shelf: Path, air_gap: tuple[str, ...]) -> Machine:
         python = (sys.executable, "-S")
         env["PYTHONPATH"] = str(shelf / "packages")
     elif name == "standard":
-        found = shutil.which("python3.14")
-        if found is None:
-            pytest.skip("no Python 3.14 on this system")
-        python = (found, "-I", "-S")
+        if found := shutil.which("python3.14"):
+            python = (found, "-I", "-S")
+        else:
+            python = (sys.executable, "-S")
+            env["PYTHONPATH"] = str(shelf / "library")
     elif ZSTD is None:
         pytest.skip("no zstd on this system")
     else:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import zstandard
 from bundle_builder import Pipe, frame
+from zstd_of_python import add_compression_zstd
 
 from bundler.errors import DamagedError
 from bundler.zstd import Reader, Zstd
@@ -33,10 +34,11 @@ def far_frame() -> bytes:
 
 
 @pytest.fixture(params=["package", "standard", "program"])
-def zstd(request: pytest.FixtureRequest) -> Zstd:
+def zstd(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Zstd:
     """Each of those that there are."""
     if request.param == "standard" and sys.version_info < (3, 14):
-        pytest.skip("Python has had zstd since 3.14")
+        add_compression_zstd(tmp_path / "packages")
+        monkeypatch.syspath_prepend(tmp_path / "packages")
     if request.param == "program" and shutil.which("zstd") is None:
         pytest.skip("no zstd on this system")
     found: Zstd = import_module(f"bundler.zstd.{request.param}")
