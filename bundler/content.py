@@ -58,6 +58,12 @@ def holds(path: Path, blob: Blob, count: Callable[[int], None] = lambda _: None)
         return digest_of(file, count) == blob.digest
 
 
+def blob_of(path: Path) -> Blob:
+    """The blob that a file is, all of which is read. Raises OSError."""
+    with open(path, "rb", buffering=0) as file:
+        return Blob(digest_of(file, lambda _: None), os.fstat(file.fileno()).st_size)
+
+
 def flaw(path: Path, name: str, size: int) -> str | None:
     """What is plainly wrong with a regular file called `name`, of `size` bytes; None: nothing.
 

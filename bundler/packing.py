@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bundler.archive_writer import Levels, write_bundle
 from bundler.code import refuse_code
-from bundler.digest import Blob, Digest, digest_of
+from bundler.content import blob_of
+from bundler.digest import Blob, Digest
 from bundler.direct_io import DirectWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
 from bundler.frames import Output
@@ -233,32 +234,43 @@ def pack(
                 progress.say(f"files in the store {blobs.root} had changed: they are brought anew")
                 packed = gathered_and_written()
             if sign is not None:
-                from bundler.signature import signature_of
-
-                # Afterwards: an older bundle keeps its own until this one takes its place.
-                signature = _signature_path(packed.path)
-                content = signature_of(packed.manifest, sign)
-                with told(signature, "--output"):
-                    with whole_file(signature) as file:
-                        file.write(content)
-                    if check is not None:
-                        check([(signature, Blob.of(content))])
-                packed = replace(packed, signature=signature)
+                packed = _signed(packed, sign, check)
             if parity is not None and packed.path is not None:
-
-                def look_again(files: Sequence[Path]) -> None:
-                    if check is not None:
-                        check([(file, _blob_at(file)) for file in files])
-
-                place = Path(os.path.realpath(packed.path))
-                names = write_parity(place, parity, progress, look_again)
-                packed = replace(packed, parity=names)
+                packed = _with_parity(packed, packed.path, parity, check, progress)
             if stick is not None and packed.path is not None:
                 readme, why_not = leave_readme(packed.path)
                 settle(stick)
                 notes = (*packed.notes, *why_not)
                 packed = replace(packed, safe_to_remove=True, readme=readme, notes=notes)
             return packed
+
+
+def _signed(packed: Packed, key: PrivateKey, check: Check | None) -> Packed:
+    """Put a signature beside the bundle."""
+    from bundler.signature import signature_of
+
+    # Afterwards: an older bundle keeps its own until this one takes its place.
+    signature = _signature_path(packed.path)
+    content = signature_of(packed.manifest, key)
+    with told(signature, "--output"):
+        with whole_file(signature) as file:
+            file.write(content)
+        if check is not None:
+            check([(signature, Blob.of(content))])
+    return replace(packed, signature=signature)
+
+
+def _with_parity(
+    packed: Packed, path: Path, share: int, check: Check | None, progress: Progress
+) -> Packed:
+    """Put parity files beside the bundle at `path`."""
+
+    def look_again(files: Sequence[Path]) -> None:
+        if check is not None:
+            check([(file, blob_of(file)) for file in files])
+
+    names = write_parity(Path(os.path.realpath(path)), share, progress, look_again)
+    return replace(packed, parity=names)
 
 
 def _plan(
@@ -384,11 +396,6 @@ def _check_output(output: Path | str, split_size: SplitSize | None) -> None:
     if split_size is not None and not names_folder:
         with told(path, "--output"):
             check_split(Path(os.path.realpath(path)), split_size)
-
-
-def _blob_at(path: Path) -> Blob:
-    with open(path, "rb") as file:
-        return Blob(digest_of(file, lambda _: None), os.path.getsize(path))
 
 
 def _signature_path(output: Path | str | BinaryIO | None) -> Path:

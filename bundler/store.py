@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bundler.content import holds
-from bundler.digest import Blob, Digest, VerifiedReader, digest_of
+from bundler.content import blob_of, holds
+from bundler.digest import Blob, Digest, VerifiedReader
 from bundler.errors import TargetError, amount
 from bundler.lock import take_lock
 from bundler.partial import Partial
@@ -164,8 +164,7 @@ class BlobStore:
 
     def take(self, path: Path) -> Blob:
         """Take in a file that was made here, which is gone from `path` afterwards."""
-        with open(path, "rb") as file:
-            blob = Blob(digest_of(file, lambda _: None), os.fstat(file.fileno()).st_size)
+        blob = blob_of(path)
         os.chmod(path, 0o444)
         os.replace(path, self._home(blob))
         return blob
