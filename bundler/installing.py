@@ -19,7 +19,7 @@ from bundler.errors import FormatError, RequestError, TargetError, shown
 from bundler.folders import STAGING
 from bundler.history import settled, with_moves
 from bundler.known import Known
-from bundler.layouts import layout_of
+from bundler.layouts import LAYOUTS, layout_of
 from bundler.layouts.flat import Flat, plain_forms
 from bundler.layouts.hf_cache import HuggingFaceCache
 from bundler.layouts.placement import Placement
@@ -38,7 +38,7 @@ from bundler.survey import Survey, can_link, links_wanted, redirected
 
 _HUB = HuggingFaceCache.root
 """The name of the root in which a repository may be known by several names."""
-_ROOTS = ("hub", "torch", "datasets", "insightface", "checkpoints")
+_ROOTS = {layout.root for layout in LAYOUTS}
 _FREE = {"datasets", "insightface", "checkpoints"}
 """The names of all roots, and of those below which a bundle says itself what is called how."""
 _PLAIN = Flat.root
