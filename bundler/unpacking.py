@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bundler.archive import BundleSource, open_bundle
+from bundler.archive import BundleReader, BundleSource, open_bundle
 from bundler.catalogues import nearest
 from bundler.code import refuse_code
 from bundler.digest import Digest
@@ -131,10 +131,7 @@ def plan_unpack(
     """
     roots = roots or find_roots()
     env_file = env_path(env, env_format, roots)
-    with ExitStack() as stack:
-        opened = open_bundle(bundle, digest, trusted, ask=ask, whole=not repairs)
-        reader = stack.enter_context(opened)
-        repairing = [stack.enter_context(open_bundle(one, whole=False)) for one in repairs]
+    with _opened(bundle, digest, trusted, repairs, ask) as (reader, repairing):
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
@@ -201,10 +198,7 @@ def unpack(
     roots = roots or find_roots()
     progress = progress or Silent()
     env_file = env_path(env, env_format, roots)
-    with ExitStack() as stack:
-        opened = open_bundle(bundle, digest, trusted, ask=ask, whole=not repairs)
-        reader = stack.enter_context(opened)
-        repairing = [stack.enter_context(open_bundle(one, whole=False)) for one in repairs]
+    with _opened(bundle, digest, trusted, repairs, ask) as (reader, repairing):
         snapshots = _chosen(reader.manifest, only)
         if not code:
             refuse_code(snapshots)
@@ -232,6 +226,21 @@ def unpack(
         reader.digest, snapshots, roots, work, env_file, link_mode, replaced, env_roots,
         reader.signer,
     )  # fmt: skip
+
+
+@contextmanager
+def _opened(
+    bundle: BundleSource,
+    digest: Digest | None,
+    trusted: Trust | None,
+    repairs: Sequence[BundleSource],
+    ask: Ask | None,
+) -> Iterator[tuple[BundleReader, Sequence[BundleReader]]]:
+    """The bundle, and those that repair it; then it need not be whole."""
+    with ExitStack() as stack:
+        opened = open_bundle(bundle, digest, trusted, ask=ask, whole=not repairs)
+        reader = stack.enter_context(opened)
+        yield reader, [stack.enter_context(open_bundle(one, whole=False)) for one in repairs]
 
 
 def _chosen(manifest: Manifest, only: Sequence[str]) -> tuple[Snapshot, ...]:
