@@ -5,19 +5,33 @@ FORMAT.md specifies it; what is written so is read by `archive`.
 
 from __future__ import annotations
 
+import hashlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
 from bundler.digest import Blob, Digest, Verifier
 from bundler.errors import DamagedError, FormatError
-from bundler.frames import FrameWriter, Output, Piece, unchecked
+from bundler.frame_writer import STORED, Check, FrameWriter, Output, Piece, Rewrite, unchecked
 from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
-from bundler.members import END, LARGE, MANIFEST_NAME, Member, header_of, members, padding
+from bundler.members import (
+    END,
+    LARGE,
+    MANIFEST_NAME,
+    Member,
+    header_of,
+    member_name,
+    members,
+    padding,
+)
 from bundler.parallel import Count
 from bundler.seek_table import FRAME_SIZE, PIECE_SIZE
+
+_STORED = 64 << 10
+"""Bytes; a manifest up to this size is not compressed, since it would not save a thing that counts,
+and its frame is then as long whatever the digests in it are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +50,13 @@ class Levels:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A bundle's id, which is the digest of its manifest, and its size in bytes."""
+    """A bundle's manifest, its id, which is the digest of that, and its size in bytes."""
 
+    manifest: Manifest
     digest: Digest
     size: int
+    names: Mapping[Digest, Digest]
+    """The digests of what was `unnamed`, by what stood in for them."""
 
 
 def write_bundle(
@@ -51,13 +68,20 @@ def write_bundle(
     checksums: Callable[[Blob], array[int] | None] = lambda _: None,
     levels: Levels = Levels(),
     jobs: int | None = None,
+    unnamed: Collection[Digest] = (),
+    rewrite: Rewrite | None = None,
 ) -> Written:
     """Write a bundle of `manifest` to `out`.
 
     Each blob is taken from `open_blob` and verified on the way; `count` is told how many bytes of
     them are done. `checksums` has those that large blobs had when their digests were compared a
-    moment ago: they are compared with these alone. Raises DamagedError if one is not what the
-    manifest says, and FormatError if the manifest could not be read again.
+    moment ago: they are compared with these alone. `unnamed`: digests that only stand in
+    `manifest` for those of large blobs which nobody has read yet, and which are unlike all others.
+    Their own are found on the way, and written by `rewrite` where they belong, so that the bundle
+    is the one of the manifest that names them (`may_lack_names`).
+
+    Raises DamagedError if a blob is not what the manifest says, and FormatError if the manifest
+    could not be read again.
     """
     content = manifest.to_bytes()
     if len(content) > MAX_MANIFEST_SIZE:
@@ -66,62 +90,132 @@ def write_bundle(
             "that a bundle may have: pack fewer models into one bundle"
         )
     Manifest.from_bytes(content)  # What cannot be read again is not written.
-    frames = FrameWriter(out, jobs)
-    frames.write(_pieces(manifest, content, open_blob, checksums, levels), count)
-    return Written(Digest.of(content), frames.size)
+    archive = _Archive(manifest, open_blob, checksums, levels, unnamed)
+    frames = FrameWriter(out, jobs, rewrite)
+    frames.write(archive.pieces(len(content)), count)
+    if unnamed:
+        manifest = archive.named_manifest()
+        content = manifest.to_bytes()
+    return Written(manifest, Digest.of(content), frames.size, archive.names)
 
 
-def _pieces(
-    manifest: Manifest,
-    content: bytes,
-    open_blob: Callable[[Blob], BinaryIO],
-    checksums: Callable[[Blob], array[int] | None],
-    levels: Levels,
-) -> Iterator[Piece]:
-    """What each frame holds: the manifest, then small blobs together, then large ones in pieces."""
-    start = header_of(MANIFEST_NAME, len(content)) + content + padding(len(content))
-    for position in range(0, len(start), FRAME_SIZE):
-        yield Piece(start[position : position + FRAME_SIZE], levels.small, 0)
-    small = _SmallThings(levels.small)
-    for member in members(manifest, len(content)):
-        yield from small.add(member.header)
-        if member.blob.size < LARGE:
-            for data in _content(member, open_blob):
-                yield from small.add(data, len(data))
+def may_lack_names(manifest: Manifest) -> bool:
+    """Whether its frame is as long whatever the digests in it are, so that they may come later."""
+    return len(manifest.to_bytes()) <= _STORED
+
+
+class _Archive:
+    """What each frame of a bundle holds."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        open_blob: Callable[[Blob], BinaryIO],
+        checksums: Callable[[Blob], array[int] | None],
+        levels: Levels,
+        unnamed: Collection[Digest],
+    ) -> None:
+        self._manifest = manifest
+        self._open_blob = open_blob
+        self._checksums = checksums
+        self._levels = levels
+        self._unnamed = unnamed
+        self.names: dict[Digest, Digest] = {}
+        """Of what was unnamed, by its stand-ins, as far as it was read."""
+
+    def pieces(self, manifest_size: int) -> Iterator[Piece]:
+        """The manifest, then small blobs together, then large ones in pieces."""
+        yield from self._start(manifest_size)
+        small = _SmallThings(self._levels.small)
+        for member in members(self._manifest, manifest_size):
+            if member.blob.size < LARGE:
+                yield from small.add(member.header)
+                for data in self._verified(member):
+                    yield from small.add(data, len(data))
+            else:
+                yield from small.cut()
+                yield from self._large(member)
+            yield from small.add(padding(member.blob.size))
+        yield from small.add(END)
+        yield from small.cut()
+
+    def named_manifest(self) -> Manifest:
+        """The manifest with all names, when everything is written.
+
+        Raises DamagedError if a content turned out to be equal to another.
+        """
+        manifest = self._manifest.renamed(self.names)
+        if len([*manifest.blobs()]) < len([*self._manifest.blobs()]):
+            raise DamagedError("a file was changed while it was packed: pack again")
+        return manifest
+
+    def _start(self, manifest_size: int) -> Iterator[Piece]:
+        start = _member_of(self._manifest)
+        if manifest_size <= _STORED:
+            later = (lambda: _member_of(self.named_manifest())) if self._unnamed else None
+            yield Piece(start, STORED, later=later)
         else:
-            # The header goes before, so that no piece of the content is shifted by it.
-            yield from small.cut()
-            known = checksums(member.blob)
-            for number, data in enumerate(_content(member, open_blob, is_known=known is not None)):
-                check = unchecked if known is None else partial(_check, member, known[number])
-                yield Piece(data, levels.large, len(data), check)
-        yield from small.add(padding(member.blob.size))
-    yield from small.add(END)
-    yield from small.cut()
+            for position in range(0, len(start), FRAME_SIZE):
+                yield Piece(start[position : position + FRAME_SIZE], self._levels.small)
 
+    def _large(self, member: Member) -> Iterator[Piece]:
+        stand_in, size = member.blob.digest, member.blob.size
+        if stand_in in self._unnamed:
 
-def _content(
-    member: Member, open_blob: Callable[[Blob], BinaryIO], *, is_known: bool = False
-) -> Iterator[bytes]:
-    """The content of a blob in pieces, compared with its digest, unless it `is_known` otherwise.
+            def header() -> bytes:
+                return header_of(member_name(self.names[stand_in]), size)
 
-    Raises DamagedError.
-    """
-    verifier = None if is_known else Verifier(member.blob, member.what, member.git_sha1)
-    left = member.blob.size
-    with open_blob(member.blob) as file:
-        while left and (data := _read_full(file, min(PIECE_SIZE, left))):
-            left -= len(data)
-            if verifier is not None:
-                verifier.update(data)
+            yield Piece(member.header, STORED, later=header)
+        else:
+            yield Piece(member.header, STORED)
+        for data, check in self._checked(member):
+            yield Piece(data, self._levels.large, len(data), check)
+
+    def _checked(self, member: Member) -> Iterator[tuple[bytes, Check]]:
+        """The content of a large blob in pieces, and what the checksum of each must pass."""
+        known = self._checksums(member.blob)
+        if known is not None:
+            for number, data in enumerate(self._read(member)):
+                yield data, partial(_compare, member, known[number])
+        else:
+            is_named = member.blob.digest not in self._unnamed
+            for data in self._verified(member) if is_named else self._named(member):
+                yield data, unchecked
+
+    def _verified(self, member: Member) -> Iterator[bytes]:
+        """The content of a blob in pieces. Raises DamagedError if it is not that of its digest."""
+        verifier = Verifier(member.blob, member.what, member.git_sha1)
+        for data in self._read(member):
+            verifier.update(data)
             yield data
-    if verifier is not None:
         verifier.finish()
-    elif left:
-        raise DamagedError(f"{member.what} ends {left:,} bytes too early")
+
+    def _named(self, member: Member) -> Iterator[bytes]:
+        """The content of a blob in pieces; at the end its name is known."""
+        sha256 = hashlib.sha256()
+        for data in self._read(member):
+            sha256.update(data)
+            yield data
+        self.names[member.blob.digest] = Digest(sha256.hexdigest())
+
+    def _read(self, member: Member) -> Iterator[bytes]:
+        """All bytes of a blob, in pieces. Raises DamagedError if it has more or fewer."""
+        size = left = member.blob.size
+        with self._open_blob(member.blob) as file:
+            while left and (data := _read_full(file, min(PIECE_SIZE, left))):
+                left -= len(data)
+                yield data
+            if left or file.read(1):
+                how = f"ends after {size - left:,} of" if left else "has more than"
+                raise DamagedError(f"{member.what} {how} {size:,} bytes")
 
 
-def _check(member: Member, expected: int, checksum: int) -> None:
+def _member_of(manifest: Manifest) -> bytes:
+    content = manifest.to_bytes()
+    return header_of(MANIFEST_NAME, len(content)) + content + padding(len(content))
+
+
+def _compare(member: Member, expected: int, checksum: int) -> None:
     if checksum != expected:
         raise DamagedError(f"{member.what} was changed while it was packed")
 

@@ -44,6 +44,15 @@ class DirectWriter:
             if self._filled == len(self._block):
                 self._write_block()
 
+    def rewrite(self, offset: int, data: bytes) -> None:
+        """Put `data` over what was written from `offset` on; nothing is appended after that.
+
+        Raises OSError.
+        """
+        self.finish()
+        self._give_up()
+        write_all(self._file, memoryview(data), offset)
+
     def finish(self) -> None:
         """Write what is left. Raises OSError."""
         if self._filled % ALIGNMENT:

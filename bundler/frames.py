@@ -3,9 +3,9 @@
 This is the Zstandard seekable format 0.1.0 (facebook/zstd, contrib/seekable_format) with checksums.
 Any zstd decoder reads it straight through; a reader that has the table starts at any frame.
 
-Several threads work on it, each on one frame at a time, so that it stays in the cache of one
-processor: what goes into a frame is read and hashed by the thread that compresses it, and what
-comes out of one is hashed by the thread that decompressed it, in turns. The calling thread writes.
+Several threads read it, each one frame at a time, so that it stays in the cache of one processor:
+what comes out of a frame is hashed by the thread that decompressed it, in turns. The calling thread
+writes. `frame_writer` makes such a stream.
 """
 
 from __future__ import annotations
@@ -13,85 +13,19 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from typing import BinaryIO, Protocol, TypeVar
+from contextlib import suppress
+from typing import BinaryIO, TypeVar
 
 from bundler.digest import Readable
 from bundler.errors import DamagedError, RequestError
-from bundler.parallel import Count, in_order
-from bundler.seek_table import SeekTable, SeekTableWriter, checksum_of
+from bundler.parallel import in_order
+from bundler.seek_table import SeekTable
 from bundler.zstd import zstd
 
 _AHEAD = 8 << 20
 """Bytes; by some frames, so that a disk always has something to do."""
 CUT_SHORT = "the bundle ends too early: it was not copied whole, copy it again"
 T = TypeVar("T")
-
-
-class Output(Protocol):
-    """Where frames go."""
-
-    def write(self, data: bytes, /) -> object:
-        """Append `data`."""
-
-
-def unchecked(_: int) -> None:
-    """Take any checksum for right: the content was compared in another way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """The content of one frame; at most FRAME_SIZE bytes."""
-
-    content: bytes
-    level: int
-    """Of zstd."""
-    progress: int
-    """How many of the bytes are to be told as done."""
-    check: Callable[[int], None] = unchecked
-    """Is given the checksum of the content, and raises if that is not right."""
-
-
-class FrameWriter:
-    """Writes frames to `out`, and at the end their table. The bytes do not depend on `jobs`."""
-
-    def __init__(self, out: Output, jobs: int | None = None) -> None:
-        self._out = out
-        self._jobs = jobs
-        self._local = threading.local()
-        self._table = SeekTableWriter()
-        self.size = 0
-        """Bytes written to `out` so far."""
-
-    def write(self, pieces: Iterable[Piece], count: Count) -> None:
-        """Write a frame for each piece, in their order, and the table; not to be called twice.
-
-        Pieces are asked for one at a time, in any thread. `count` is told their progress. Raises
-        what making and writing them raises.
-        """
-        frames = in_order(pieces, self._frame, lambda frame: frame, self._jobs)
-        with closing(frames):
-            for piece, frame in frames:
-                self._emit(frame)
-                self._table.add(frame, len(piece.content))
-                count(piece.progress)
-        self._emit(self._table.to_bytes())
-
-    def _frame(self, piece: Piece) -> tuple[Piece, bytes]:
-        compressors: dict[int, Callable[[bytes], bytes]]
-        compressors = self._local.__dict__.setdefault("compressors", {})
-        if piece.level not in compressors:
-            from bundler.zstd.package import compressor  # Who only reads may have another zstd.
-
-            compressors[piece.level] = compressor(piece.level)
-        frame = compressors[piece.level](piece.content)
-        piece.check(checksum_of(frame))
-        return piece, frame
-
-    def _emit(self, data: bytes) -> None:
-        self._out.write(data)
-        self.size += len(data)
 
 
 def read_exactly(source: Readable, size: int) -> bytes:

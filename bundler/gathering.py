@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bundler.archive_writer import may_lack_names
 from bundler.code import HUBCONF, wants_hubconf
 from bundler.digest import Blob
 from bundler.download import fetch_all
@@ -23,6 +24,7 @@ from bundler.errors import (
 from bundler.layouts import layout_of
 from bundler.layouts.flat import flattened
 from bundler.layouts.placement import Placement
+from bundler.lending import Lending
 from bundler.locked import absent, pinned
 from bundler.manifest import Code, FileEntry, Manifest, Snapshot
 from bundler.names import plain_text, relative_path
@@ -43,13 +45,15 @@ def gather(
     locked: Manifest | None,
     since: Since,
     store: BlobStore,
+    lending: Lending,
     progress: Progress,
     patience: Patience,
 ) -> tuple[Manifest, tuple[str, ...]]:
     """Bring everything in `plan` into `store`; the manifest of it, and what there is to say.
 
-    `locked`: the manifest that must come of it. `since`: what is left out. Raises Faults, after all
-    has been tried, or RequestError, UnavailableError, DamagedError, TargetError.
+    `locked`: the manifest that must come of it. `since`: what is left out. `lending`: what is lent
+    from where it is, and may be in the manifest by a stand-in. Raises Faults, after all has been
+    tried, or RequestError, UnavailableError, DamagedError, TargetError.
     """
     zipped = [snapshot for snapshot in plan.snapshots if snapshot.inside is not None]
     archives = fetch_all(list(contents(zipped)), store, progress, patience)
@@ -60,7 +64,11 @@ def gather(
                 planned = [s for s in locked.snapshots if s.layout != PREPARED]
                 remote = [pinned(r, s) for r, s in zip(remote, planned, strict=True)]
             wanted = [(w, f) for w, f in contents(remote) if f.identity not in plan.there]
-            blobs = {**plan.there, **fetch_all(wanted, store, progress, patience)}
+            lent = lending.lend(wanted)
+            wanted = [(w, f) for w, f in wanted if f.identity not in lent]
+            blobs = {**plan.there, **lent, **fetch_all(wanted, store, progress, patience)}
+            alike = lending.recall_alike(blobs.values())
+            blobs |= fetch_all(alike, store, progress, patience)
         except BundlerError as error:
             if _has_damage(error):
                 for blob in archives.values():
@@ -76,7 +84,11 @@ def gather(
     _check_places((*snapshots, *prepared))
     with told(store.root, "--store"):
         looked_at = [_with_code(s, since) for s in (*snapshots, *prepared)]
-    return since.left_out(Manifest.of(looked_at)), notes
+    manifest = since.left_out(Manifest.of(looked_at))
+    if not may_lack_names(manifest):
+        named = fetch_all(lending.recall_unnamed(), store, progress, patience)
+        manifest = manifest.renamed({lent[i].digest: blob.digest for i, blob in named.items()})
+    return manifest, notes
 
 
 def _check_places(snapshots: Sequence[Snapshot]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-from bundler.digest import Digest, Stream
+from bundler.digest import Digest
 from bundler.errors import DamagedError, RequestError
 from bundler.remote import Copy, RemoteFile, content_identity
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 def local_file(
@@ -52,32 +57,29 @@ def copy_at(path: Path) -> Copy:
     return Copy(path, state.st_size, opener)
 
 
-def _open(path: Path, size: int, mtime_ns: int, offset: int) -> Stream:
+def _open(path: Path, size: int, mtime_ns: int, offset: int) -> BinaryIO:
     try:
-        content = open(path, "rb", buffering=0)  # noqa: SIM115, the caller closes it
+        content = _Unchanged(path, size, mtime_ns)
         content.seek(offset)
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
-    return _Unchanged(content, path, size, mtime_ns)
+    return io.BufferedReader(content)
 
 
-class _Unchanged:
-    """A local file's content; an error if it is written to while it is read."""
+class _Unchanged(io.FileIO):
+    """A local file's content; an error where it ends if it was written to meanwhile."""
 
-    def __init__(self, content: Stream, path: Path, size: int, mtime_ns: int) -> None:
-        self._content = content
+    def __init__(self, path: Path, size: int, mtime_ns: int) -> None:
+        super().__init__(path)
         self._path = path
         self._state = (size, mtime_ns)
 
-    def read(self, size: int = -1, /) -> bytes:
+    def readinto(self, buffer: Buffer, /) -> int | None:
         try:
-            data = self._content.read(size)
-            state = self._path.stat()
+            count = super().readinto(buffer)
+            state = None if count else self._path.stat()
         except OSError as error:
             raise DamagedError(f"cannot read {self._path}: {error.strerror}") from None
-        if not data and (state.st_size, state.st_mtime_ns) != self._state:
+        if state is not None and (state.st_size, state.st_mtime_ns) != self._state:
             raise DamagedError(f"{self._path} was changed while it was read: pack again")
-        return data
-
-    def close(self) -> None:
-        self._content.close()
+        return count

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -176,6 +176,16 @@ class Manifest:
         absent = sorted((b.digest for b in self.blobs() if b in blobs), key=str)
         sources = sorted(builds_on, key=str) if absent else ()
         return replace(self, absent=tuple(absent), builds_on=tuple(sources))
+
+    def renamed(self, names: Mapping[Digest, Digest]) -> Manifest:
+        """The same with other digests in place of those that are among `names`."""
+
+        def entry(old: FileEntry) -> FileEntry:
+            digest = names.get(old.blob.digest, old.blob.digest)
+            return replace(old, blob=Blob(digest, old.blob.size))
+
+        snapshots = (replace(s, files=tuple(map(entry, s.files))) for s in self.snapshots)
+        return replace(self, snapshots=tuple(snapshots))
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: UTF-8, sorted keys, no white space, absent instead of null or empty."""

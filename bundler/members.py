@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bundler.digest import Blob
+from bundler.digest import Blob, Digest
 from bundler.manifest import Manifest
 from bundler.relative import RelativePath
 
@@ -38,7 +38,7 @@ class Member:
     @property
     def name(self) -> str:
         """The name in the tar: a digest, so it can never lead anywhere."""
-        return f"blobs/sha256/{self.blob.digest.hex}"
+        return member_name(self.blob.digest)
 
     @property
     def content_start(self) -> int:
@@ -59,6 +59,11 @@ class Member:
     def header(self) -> bytes:
         """The one header that it can have."""
         return header_of(self.name, self.blob.size)
+
+
+def member_name(digest: Digest) -> str:
+    """What the blob of that digest is called in the tar."""
+    return f"blobs/sha256/{digest.hex}"
 
 
 def members(manifest: Manifest, manifest_size: int) -> Iterator[Member]:

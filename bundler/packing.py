@@ -16,8 +16,9 @@ from bundler.content import blob_of
 from bundler.digest import Blob, Digest
 from bundler.direct_io import DirectWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
-from bundler.frames import Output
+from bundler.frame_writer import Output
 from bundler.gathering import gather
+from bundler.lending import Lending
 from bundler.listing import Listing
 from bundler.locked import locked_plan
 from bundler.manifest import Manifest
@@ -216,23 +217,34 @@ def pack(
                 _check_output_space(path, plan, blobs, split_size, parity or 0)
             check = None if stick is None else partial(read_back, progress=progress)
 
-            def gathered_and_written() -> Packed:
-                manifest, notes = gather(plan, locked, already, blobs, progress, web.patience)
+            def gathered_and_written(*, late: bool) -> Packed:
+                """`late`: large files of this machine are read when they are written."""
+                is_file = path is not None and split_size is None
+                unnamed = late and is_file and not since
+                lending = Lending(blobs, named=late and path is not None, unnamed=unnamed)
+                manifest, notes = gather(
+                    plan, locked, already, blobs, lending, progress, web.patience
+                )
                 if not code:
                     refuse_code(manifest.snapshots, already.code_of)
                 place = output
                 if stick is not None and path is not None:
                     place = free_place(path, Digest.of(manifest.to_bytes()))
-                done = _write(manifest, blobs, place, split_size, check, level, jobs, progress)
+                done = _write(
+                    manifest, blobs, lending, place, split_size, check, level, jobs, progress
+                )
                 return replace(done, notes=notes)
 
             try:
-                packed = gathered_and_written()
-            except _StoreDamagedError:
+                packed = gathered_and_written(late=True)
+            except _DamagedOnTheWayError as error:
                 if path is None:
                     raise  # Some of it has been read already.
-                progress.say(f"files in the store {blobs.root} had changed: they are brought anew")
-                packed = gathered_and_written()
+                if error.in_store:
+                    progress.say(
+                        f"files in the store {blobs.root} had changed: they are brought anew"
+                    )
+                packed = gathered_and_written(late=False)
             if sign is not None:
                 packed = _signed(packed, sign, check)
             if parity is not None and packed.path is not None:
@@ -301,6 +313,7 @@ def _plan(
 def _write(
     manifest: Manifest,
     store: BlobStore,
+    lending: Lending,
     output: Path | str | BinaryIO,
     split_size: SplitSize | None,
     check: Check | None,
@@ -324,22 +337,28 @@ def _write(
                 checksums=store.checksums,
                 levels=levels,
                 jobs=jobs,
+                unnamed=lending.stand_ins,
+                rewrite=file.rewrite if isinstance(file, DirectWriter) else None,
             )
         except DamagedError:
+            lending.end()
             with told(store.root, "--store"), progress.start("checking the store", total) as meter:
-                store.discard_damaged(manifest.blobs(), meter.add)
-            raise _StoreDamagedError(store.root) from None
+                dropped = store.discard_damaged(manifest.blobs(), meter.add)
+            raise _DamagedOnTheWayError(store.root, in_store=dropped) from None
+    with told(store.root, "--store"):
+        lending.settle(written.names)
     volumes = len(file.written) if isinstance(file, Splitter) and not file.is_whole else 0
-    return Packed(path, written.size, written.digest, manifest, volumes)
+    return Packed(path, written.size, written.digest, written.manifest, volumes)
 
 
-class _StoreDamagedError(DamagedError):
-    """Content of the store was not what it had been; all of it that was damaged is dropped."""
+class _DamagedOnTheWayError(DamagedError):
+    """Content was not what it had been, or was said to be; what the store had of it is dropped."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, *, in_store: bool) -> None:
         super().__init__(
             f"files in the store {store} had changed; they were dropped: run the same command again"
         )
+        self.in_store = in_store
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from bundler.digest import Digest, Stream
 from bundler.errors import UnavailableError
@@ -17,11 +17,14 @@ SMALL = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A file of this machine, of `size` bytes. `open` is as in `RemoteFile`."""
+    """A file of this machine, of `size` bytes. `open` is as in `RemoteFile`, and can seek.
+
+    Reading it to its end raises DamagedError if it was changed meanwhile.
+    """
 
     path: Path
     size: int
-    open: Callable[[int], Stream]
+    open: Callable[[int], BinaryIO]
 
 
 @dataclass(frozen=True, slots=True)

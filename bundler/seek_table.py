@@ -44,14 +44,23 @@ class SeekTableWriter:
     def __init__(self) -> None:
         self._entries = bytearray()
 
+    def __len__(self) -> int:
+        """How many frames were noted."""
+        return len(self._entries) // _ENTRY.size
+
     def add(self, frame: bytes, content_size: int) -> None:
         """Note the next frame. Its own checksum is the one that the table asks for: XXH64."""
         self._entries += _ENTRY.pack(len(frame), content_size, checksum_of(frame))
 
+    def replace(self, number: int, frame: bytes) -> None:
+        """Another frame, of the same size and with as much content, stands in place of that one."""
+        _, content_size, _ = _ENTRY.unpack_from(self._entries, number * _ENTRY.size)
+        entry = (len(frame), content_size, checksum_of(frame))
+        _ENTRY.pack_into(self._entries, number * _ENTRY.size, *entry)
+
     def to_bytes(self) -> bytes:
         """The table as the last frame of the file."""
-        count = len(self._entries) // _ENTRY.size
-        footer = _FOOTER.pack(count, _WITH_CHECKSUMS, _SEEKABLE_MAGIC)
+        footer = _FOOTER.pack(len(self), _WITH_CHECKSUMS, _SEEKABLE_MAGIC)
         head = _SKIPPABLE.pack(_SKIPPABLE_MAGIC, len(self._entries) + len(footer))
         return head + self._entries + footer
 

@@ -61,7 +61,7 @@ class BlobStore:
         self.root = Path(os.path.abspath(root))
         self._blobs = self.root / "blobs" / "sha256"
         self._known = self.root / "known"
-        self._lent: dict[Blob, Path] = {}
+        self._lent: dict[Blob, Copy] = {}
         self._checksums: dict[Blob, array[int]] = {}
 
     def __enter__(self) -> BlobStore:
@@ -110,8 +110,12 @@ class BlobStore:
             return False
 
     def open(self, blob: Blob) -> BinaryIO:
-        """The content of a whole blob; the caller closes it."""
-        return open(self.path(blob), "rb")
+        """The content of a whole blob; the caller closes it.
+
+        Of what is lent, reading raises DamagedError and opening RequestError if it was changed.
+        """
+        lent = self._lent.get(blob)
+        return open(self._home(blob), "rb") if lent is None else lent.open(0)
 
     def open_at(self, blob: Blob, offset: int) -> BinaryIO:
         """The same from byte `offset` on."""
@@ -145,6 +149,7 @@ class BlobStore:
         reads the blob sees that. Raises DamagedError if it was changed meanwhile.
         """
         self._note(identity, blob, checksums)
+        self.recall(blob)
         home = self._home(blob)
         draft = self.root / "partial" / _key(identity)
         with open(copy.path, "rb") as source, open(draft, "wb") as target:
@@ -160,7 +165,18 @@ class BlobStore:
             draft.unlink()
             home.unlink(missing_ok=True)
             if not hard_link(copy.path, home):
-                self._lent[blob] = copy.path
+                self._lent[blob] = copy
+
+    def lend(self, blob: Blob, copy: Copy) -> None:
+        """Give out a file that is elsewhere on this machine as `blob`, which nobody has compared.
+
+        For this process alone, which compares it while it reads.
+        """
+        self._lent[blob] = copy
+
+    def recall(self, blob: Blob) -> None:
+        """End what `lend` began."""
+        self._lent.pop(blob, None)
 
     def take(self, path: Path) -> Blob:
         """Take in a file that was made here, which is gone from `path` afterwards."""
@@ -175,15 +191,20 @@ class BlobStore:
         self._checksums.pop(blob, None)
         self._home(blob).unlink(missing_ok=True)
 
-    def discard_damaged(self, blobs: Iterable[Blob], count: Callable[[int], None]) -> None:
-        """Drop all of `blobs` that are damaged; `count` gets the bytes read. Raises OSError."""
-        for blob in blobs:
-            if self.has(blob) and not holds(self.path(blob), blob, count):
-                self.discard(blob)
+    def discard_damaged(self, blobs: Iterable[Blob], count: Callable[[int], None]) -> bool:
+        """Drop all of `blobs` that are damaged, and tell whether there were some.
+
+        `count` gets the bytes read. Raises OSError.
+        """
+        damaged = [b for b in blobs if self.has(b) and not holds(self.path(b), b, count)]
+        for blob in damaged:
+            self.discard(blob)
+        return bool(damaged)
 
     def path(self, blob: Blob) -> Path:
         """Where a whole blob stands."""
-        return self._lent.get(blob) or self._home(blob)
+        lent = self._lent.get(blob)
+        return self._home(blob) if lent is None else lent.path
 
     def check_space(self, size: int) -> None:
         """Raise TargetError if `size` more bytes do not fit."""

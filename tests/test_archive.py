@@ -155,8 +155,10 @@ def test_the_manifest_starts_a_frame_and_so_does_the_content_of_each_large_blob(
     assert starts == [
         0,
         manifest_size,
+        second - 512,
         *(second + part * PIECE_SIZE for part in range(3)),
         second + len(SECOND_LARGE),
+        first - 512,
         first,
         first + len(FIRST_LARGE),
     ]

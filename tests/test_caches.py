@@ -9,7 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +271,26 @@ class TestHubCache:
         assert fetched(hub) == [name]
         assert packed_id(tmp_path) == plain_id
         assert state(cache) == before
+
+    @pytest.mark.parametrize(
+        "output", [("-",), ("bundle.tar.zst", "--split-size", "1MB"), ("stick/",)], ids=" ".join
+    )
+    def test_so_it_is_wherever_the_bundle_goes(
+        self, output: Sequence[str], cache: Path, hub: LoopbackHub, tmp_path: Path, plain_id: str
+    ) -> None:
+        _flip(cache / "models--acme--tiny" / "blobs" / SHA256)
+        (tmp_path / "stick").mkdir()
+        env = {"HF_ENDPOINT": hub.url}
+        done = run("pack", NAME, "-o", *output, home=tmp_path, env=env)
+        assert (done.code, "changed" in done.err) == (0, False)
+        assert fetched(hub) == ["model.safetensors"]
+        packed = tmp_path / "stick/tiny.tar.zst"
+        if output != ("stick/",):
+            packed = tmp_path / "bundle.tar.zst"
+        if output == ("-",):
+            packed.write_bytes(done.raw)
+        result = bundler.verify(packed)
+        assert (str(result.digest), result.faults) == (plain_id, ())
 
     def test_a_damaged_plain_file_is_downloaded(
         self, repo: Repo, hub: LoopbackHub, tmp_path: Path, plain_id: str

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundler.errors import DamagedError
-from bundler.frames import FrameWriter, Piece, StreamedFrames, decompressed
+from bundler.frame_writer import STORED, FrameWriter, Piece, stored
+from bundler.frames import StreamedFrames, decompressed
 from bundler.seek_table import FRAME_SIZE, SeekTable, read_seek_table
 
 NOISE = random.Random(0).randbytes(1 << 20)
@@ -191,3 +192,42 @@ def test_no_damaged_frame_is_handed_out_whole(position: int) -> None:
     (_, before), (_, damaged), (_, after) = read_frames(file, read_seek_table(file, 3), range(3))
     assert isinstance(damaged, DamagedError)
     assert [before, after] == [b"before", b"after"]
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, 255, 256, (128 << 10) - 1, 128 << 10, (128 << 10) + 1, 1 << 20]
+)
+def test_a_stored_frame_is_as_long_whatever_it_holds(size: int) -> None:
+    for content in (NOISE[:size], bytes(size)):
+        frame = stored(content)
+        assert zstandard.ZstdDecompressor().decompress(frame) == content
+        assert zstandard.get_frame_parameters(frame).content_size == size
+        assert len(frame) == len(stored(b"x" * size))
+        assert len(frame) <= size + 16 + 3 * (size >> 17)
+        damaged = frame[:-5] + bytes([frame[-5] ^ 1]) + frame[-4:]
+        if size:
+            with pytest.raises(zstandard.ZstdError):
+                zstandard.ZstdDecompressor().decompress(damaged)
+
+
+def test_what_is_known_later_stands_where_it_belongs() -> None:
+    known: list[bytes] = []
+
+    def pieces() -> Iterable[Piece]:
+        yield Piece(b"?????", STORED, later=lambda: known[0])
+        yield Piece(b"between", 3)
+        yield Piece(b"??", STORED, later=lambda: known[1])
+        known.extend([b"first", b"2."])
+
+    out = io.BytesIO()
+
+    def rewrite(offset: int, data: bytes) -> None:
+        out.seek(offset)
+        out.write(data)
+
+    FrameWriter(out, 2, rewrite).write(pieces(), lambda _: None)
+    at_once = io.BytesIO()
+    contents = ((b"first", STORED), (b"between", 3), (b"2.", STORED))
+    FrameWriter(at_once).write([Piece(*each) for each in contents], lambda _: None)
+    assert out.getvalue() == at_once.getvalue()
+    assert content_of(out.getvalue()) == b"firstbetween2."

@@ -91,7 +91,7 @@ def test_the_command_line_says_when_it_can_be_taken_out(model: Path, tmp_path: P
     (tmp_path / "usb").mkdir()
     done = run("pack", "file:model", "-o", "usb/", home=tmp_path)
     assert (done.code, done.err) == (0, "")
-    assert "wrote usb/model.tar.zst: 301 kB\nread back from there: every byte" in done.out
+    assert "wrote usb/model.tar.zst: 302 kB\nread back from there: every byte" in done.out
     assert "\nsafe to remove: usb\n" in done.out
     done = run("pack", "file:model", "-o", "usb", "--json", home=tmp_path)
     document = json.loads(done.out)
@@ -258,7 +258,7 @@ class TestAttended:
     ) -> None:
         at = At()
         assert packing(at, reads=True) == 0
-        names = [f"model.tar.zst.{end}" for end in ("000", "001", "002")]
+        names = [f"model.tar.zst.{end}" for end in ("000", "001", "002", "003")]
         calls = [(call.name, call.paths[0]) for call in at.calls if call.paths]
         for name in names:
             draft = stick / f".{name}.bundler-part"

@@ -1,0 +1,110 @@
+"""Large files of this machine that are read once: compared, or named, while they are written.
+
+The store gives them out from where they are. What is known by its digest is compared with that as
+any other blob is. What is not, such as weights that were trained here, gets a stand-in for its
+digest, under which it is in the manifest until `archive_writer` has found the right one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bundler.digest import Blob, Digest
+from bundler.download import found
+from bundler.members import LARGE
+from bundler.remote import Copy, RemoteFile
+from bundler.store import BlobStore
+
+_BEGINNING = 64 << 10
+"""Bytes by which files of one size are told apart: headers of tensors differ, as a rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Loan:
+    what: str
+    file: RemoteFile
+    copy: Copy
+    blob: Blob
+
+
+class Lending:
+    """What `store` gives out without having read it."""
+
+    def __init__(self, store: BlobStore, *, named: bool, unnamed: bool) -> None:
+        """Whether files with a digest, and without one, may be read so late."""
+        self._store = store
+        self._named = named
+        self._unnamed = unnamed
+        self._loans: dict[str, _Loan] = {}
+
+    def lend(self, wanted: Sequence[tuple[str, RemoteFile]]) -> dict[str, Blob]:
+        """Blobs of what is large, here, and not in the store, by identity; some are stand-ins."""
+        for what, file in wanted:
+            if (blob := self._said_to_be(file)) and found(file, self._store) is None:
+                copy = next((copy for copy in file.copies if copy.size == blob.size), None)
+                if copy is not None:
+                    self._store.lend(blob, copy)
+                    self._loans[file.identity] = _Loan(what, file, copy, blob)
+        return {identity: loan.blob for identity, loan in self._loans.items()}
+
+    def _said_to_be(self, file: RemoteFile) -> Blob | None:
+        if file.size is None or file.size < LARGE:
+            return None
+        if file.digest is not None:
+            return Blob(file.digest, file.size) if self._named else None
+        if not self._unnamed or not file.is_here or file.git_sha1 or file.sha256_prefix:
+            return None
+        return Blob(Digest.of(file.identity.encode()), file.size)
+
+    @property
+    def stand_ins(self) -> frozenset[Digest]:
+        """What is in place of digests that nobody knows yet."""
+        return frozenset(loan.blob.digest for loan in self._loans.values() if _lacks_name(loan))
+
+    def recall_alike(self, blobs: Iterable[Blob]) -> list[tuple[str, RemoteFile]]:
+        """End the loans of what may be equal to another of `blobs`: to be read before, after all.
+
+        Each content is in a bundle once, so its name must be known before.
+        """
+        sizes = Counter(blob.size for blob in {*blobs})
+        alike = [blob for blob in {*blobs} if sizes[blob.size] > 1 and blob.size >= LARGE]
+        beginnings: dict[Blob, tuple[int, bytes]] = {}
+        if any(blob.digest in self.stand_ins for blob in alike):
+            for blob in alike:
+                with self._store.open(blob) as content:
+                    beginnings[blob] = (blob.size, content.read(_BEGINNING))
+        count = Counter(beginnings.values())
+        return self._recall(
+            identity
+            for identity, loan in self._loans.items()
+            if _lacks_name(loan) and count[beginnings.get(loan.blob, (0, b""))] > 1
+        )
+
+    def recall_unnamed(self) -> list[tuple[str, RemoteFile]]:
+        """End the loans of everything that has no name."""
+        return self._recall(i for i, loan in self._loans.items() if _lacks_name(loan))
+
+    def end(self) -> None:
+        """End all loans: some content was not what it should be."""
+        self._recall(self._loans)
+
+    def _recall(self, identities: Iterable[str]) -> list[tuple[str, RemoteFile]]:
+        ended = [self._loans.pop(identity) for identity in [*identities]]
+        for loan in ended:
+            self._store.recall(loan.blob)
+        return [(loan.what, loan.file) for loan in ended]
+
+    def settle(self, names: Mapping[Digest, Digest]) -> None:
+        """Have the store keep what was lent, and found to be right: it need not be read again.
+
+        `names`: the digests in place of stand-ins. Raises OSError.
+        """
+        for identity, loan in self._loans.items():
+            digest = names.get(loan.blob.digest, loan.blob.digest)
+            self._store.adopt(identity, loan.copy, Blob(digest, loan.blob.size))
+
+
+def _lacks_name(loan: _Loan) -> bool:
+    return loan.file.digest is None
