@@ -84,18 +84,19 @@ def _pieces(
         yield Piece(start[position : position + FRAME_SIZE], levels.small, 0)
     small = _SmallThings(levels.small)
     for member in members(manifest, len(content)):
+        size = member.blob.size
+        if size < LARGE:
+            whole = b"".join((member.header, *_content(member, open_blob), padding(size)))
+            yield from small.add(whole, size)
+            continue
         yield from small.add(member.header)
-        if member.blob.size < LARGE:
-            for data in _content(member, open_blob):
-                yield from small.add(data, len(data))
-        else:
-            # The header goes before, so that no piece of the content is shifted by it.
-            yield from small.cut()
-            known = checksums(member.blob)
-            for number, data in enumerate(_content(member, open_blob, is_known=known is not None)):
-                check = unchecked if known is None else partial(_check, member, known[number])
-                yield Piece(data, levels.large, len(data), check)
-        yield from small.add(padding(member.blob.size))
+        # The header goes before, so that no piece of the content is shifted by it.
+        yield from small.cut()
+        known = checksums(member.blob)
+        for number, data in enumerate(_content(member, open_blob, is_known=known is not None)):
+            check = unchecked if known is None else partial(_check, member, known[number])
+            yield Piece(data, levels.large, len(data), check)
+        yield from small.add(padding(size))
     yield from small.add(END)
     yield from small.cut()
 
