@@ -72,13 +72,14 @@ class FrameWriter:
         """
         frames = in_order(pieces, self._frame, lambda frame: frame, self._jobs)
         with closing(frames):
-            for piece, frame in frames:
+            for frame, size, progress in frames:
                 self._emit(frame)
-                self._table.add(frame, len(piece.content))
-                count(piece.progress)
+                self._table.add(frame, size)
+                count(progress)
         self._emit(self._table.to_bytes())
 
-    def _frame(self, piece: Piece) -> tuple[Piece, bytes]:
+    def _frame(self, piece: Piece) -> tuple[bytes, int, int]:
+        """The frame, with size and progress of its content, which nobody needs any more."""
         compressors: dict[int, Callable[[bytes], bytes]]
         compressors = self._local.__dict__.setdefault("compressors", {})
         if piece.level not in compressors:
@@ -87,7 +88,7 @@ class FrameWriter:
             compressors[piece.level] = compressor(piece.level)
         frame = compressors[piece.level](piece.content)
         piece.check(checksum_of(frame))
-        return piece, frame
+        return frame, len(piece.content), piece.progress
 
     def _emit(self, data: bytes) -> None:
         self._out.write(data)
