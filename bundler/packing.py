@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from bundler.archive_writer import Levels, write_bundle
 from bundler.code import refuse_code
 from bundler.content import blob_of
+from bundler.copies import ChangedError
 from bundler.digest import Blob, Digest
 from bundler.direct_io import DirectWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
@@ -231,7 +232,10 @@ def pack(
             except _StoreDamagedError:
                 if path is None:
                     raise  # Some of it has been read already.
-                progress.say(f"files in the store {blobs.root} had changed: they are brought anew")
+                progress.say(
+                    f"files in the store {blobs.root}, or read in their places, had changed: they "
+                    "are brought anew"
+                )
                 packed = gathered_and_written()
             if sign is not None:
                 packed = _signed(packed, sign, check)
@@ -325,10 +329,10 @@ def _write(
                 levels=levels,
                 jobs=jobs,
             )
-        except DamagedError:
+        except DamagedError as error:
             with told(store.root, "--store"), progress.start("checking the store", total) as meter:
                 store.discard_damaged(manifest.blobs(), meter.add)
-            raise _StoreDamagedError(store.root) from None
+            raise _StoreDamagedError(store.root, error) from None
     volumes = len(file.written) if isinstance(file, Splitter) and not file.is_whole else 0
     return Packed(path, written.size, written.digest, manifest, volumes)
 
@@ -336,10 +340,11 @@ def _write(
 class _StoreDamagedError(DamagedError):
     """Content of the store was not what it had been; all of it that was damaged is dropped."""
 
-    def __init__(self, store: Path) -> None:
-        super().__init__(
+    def __init__(self, store: Path, error: DamagedError) -> None:
+        said = (
             f"files in the store {store} had changed; they were dropped: run the same command again"
         )
+        super().__init__(str(error) if isinstance(error, ChangedError) else said)
 
 
 @contextmanager

@@ -5,6 +5,9 @@
     partial/<64 hex>         the bytes of something under way, found again by its identity
     lock                     held by the one process that uses the store
 
+Of very many small files of this machine it keeps nothing: it lends them, where they are, to the
+process that has read them once.
+
 Others may not look in: it may hold private models. A folder that was there keeps its mode.
 A blob appears under its digest only by a rename of a whole, verified file. It is not synced: who
 reads a blob compares it again, so that what a power cut took is seen, and fetched anew.
@@ -12,6 +15,7 @@ reads a blob compares it again, so that what a power cut took is seen, and fetch
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -23,12 +27,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bundler.content import blob_of, holds
+from bundler.copies import Copy
 from bundler.digest import Blob, Digest, VerifiedReader
 from bundler.errors import TargetError, amount
 from bundler.lock import take_lock
 from bundler.partial import Partial
-from bundler.remote import Copy
-from bundler.sharing import SHARED_FROM, clone, hard_link
+from bundler.sharing import clone, hard_link
 
 WORK = "prepared-"
 """How folders begin that are needed while packing."""
@@ -61,7 +65,7 @@ class BlobStore:
         self.root = Path(os.path.abspath(root))
         self._blobs = self.root / "blobs" / "sha256"
         self._known = self.root / "known"
-        self._lent: dict[Blob, Path] = {}
+        self._lent: dict[Blob, Copy] = {}
         self._checksums: dict[Blob, array[int]] = {}
 
     def __enter__(self) -> BlobStore:
@@ -110,7 +114,13 @@ class BlobStore:
             return False
 
     def open(self, blob: Blob) -> BinaryIO:
-        """The content of a whole blob; the caller closes it."""
+        """The content of a whole blob; the caller closes it.
+
+        Of a small file that is lent: DamagedError if it was changed, RequestError if it is gone.
+        """
+        lent = self._lent.get(blob)
+        if lent is not None and lent.is_small:
+            return io.BytesIO(lent.read())
         return open(self.path(blob), "rb")
 
     def open_at(self, blob: Blob, offset: int) -> BinaryIO:
@@ -148,9 +158,9 @@ class BlobStore:
         home = self._home(blob)
         draft = self.root / "partial" / _key(identity)
         with open(copy.path, "rb") as source, open(draft, "wb") as target:
-            taken = blob.size < SHARED_FROM
+            taken = copy.is_small
             if taken:
-                target.write(VerifiedReader(source, blob, str(copy.path)).read())
+                target.write(VerifiedReader(source, blob, copy.path).read())
             else:
                 taken = clone(source, target)
         if taken:
@@ -159,8 +169,15 @@ class BlobStore:
         else:
             draft.unlink()
             home.unlink(missing_ok=True)
-            if not hard_link(copy.path, home):
-                self._lent[blob] = copy.path
+            if not hard_link(copy.place, home):
+                self._lent[blob] = copy
+
+    def lend(self, copy: Copy, blob: Blob) -> None:
+        """Read a file that was verified to be `blob` where it is, as long as this process lasts.
+
+        Should it be changed meanwhile, whoever reads the blob sees that, as with `adopt`.
+        """
+        self._lent[blob] = copy
 
     def take(self, path: Path) -> Blob:
         """Take in a file that was made here, which is gone from `path` afterwards."""
@@ -178,12 +195,13 @@ class BlobStore:
     def discard_damaged(self, blobs: Iterable[Blob], count: Callable[[int], None]) -> None:
         """Drop all of `blobs` that are damaged; `count` gets the bytes read. Raises OSError."""
         for blob in blobs:
-            if self.has(blob) and not holds(self.path(blob), blob, count):
+            if not (self.has(blob) and holds(self.path(blob), blob, count)):
                 self.discard(blob)
 
     def path(self, blob: Blob) -> Path:
         """Where a whole blob stands."""
-        return self._lent.get(blob) or self._home(blob)
+        lent = self._lent.get(blob)
+        return self._home(blob) if lent is None else Path(lent.path)
 
     def check_space(self, size: int) -> None:
         """Raise TargetError if `size` more bytes do not fit."""
