@@ -128,14 +128,14 @@ class _Archive:
         yield from self._start(manifest_size)
         small = _SmallThings(self._levels.small)
         for member in members(self._manifest, manifest_size):
-            if member.blob.size < LARGE:
-                yield from small.add(member.header)
-                for data in self._verified(member):
-                    yield from small.add(data, len(data))
+            size = member.blob.size
+            if size < LARGE:
+                whole = b"".join((member.header, *self._verified(member), padding(size)))
+                yield from small.add(whole, size)
             else:
                 yield from small.cut()
                 yield from self._large(member)
-            yield from small.add(padding(member.blob.size))
+                yield from small.add(padding(size))
         yield from small.add(END)
         yield from small.cut()
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from bundler.answers import WrongSizeError
 from bundler.checksum import Checksums
+from bundler.copies import Copy
 from bundler.digest import COPY_SIZE, Blob, Digest, Stream, git_hash
 from bundler.errors import BundlerError, DamagedError, RequestError, TargetError, UnavailableError
 from bundler.members import LARGE
@@ -23,7 +24,7 @@ from bundler.partial import Partial
 from bundler.patience import Cancelled, Patience, TransientError
 from bundler.permission import told
 from bundler.progress import Meter
-from bundler.remote import Copy, RemoteFile
+from bundler.remote import RemoteFile
 from bundler.store import BlobStore
 from bundler.web import NoPartsError
 
@@ -102,9 +103,12 @@ class Adoption(Arrival):
         meter: Meter,
         stop: threading.Event,
         say: Callable[[str], None],
+        lends: bool,
     ) -> None:
+        """`lends`: the store is to keep nothing of a small file."""
         super().__init__(what, file, store, meter, stop)
         self._say = say
+        self._lends = lends
 
     def take(self, count: Callable[[int], None]) -> None:
         """Take in the first copy that is what upstream says; `count` gets the bytes read."""
@@ -116,9 +120,12 @@ class Adoption(Arrival):
                 except (DamagedError, RequestError) as error:
                     if self.file.is_here:
                         raise self._fault(copy, error) from None
-                    self._say(f"{copy.path} is not what upstream has, and is downloaded")
+                    self._say(f"{copy.place} is not what upstream has, and is downloaded")
                 else:
-                    self._store.adopt(self.file.identity, copy, blob, checksums)
+                    if self._lends and copy.is_small:
+                        self._store.lend(copy, blob)
+                    else:
+                        self._store.adopt(self.file.identity, copy, blob, checksums)
                     self.blob = blob
                     return
 
@@ -126,7 +133,7 @@ class Adoption(Arrival):
         if not (isinstance(error, _MismatchError) and self.file.is_known_by_content):
             return error
         return DamagedError(
-            f"{self.what} is damaged in {copy.path}: delete it, and have it downloaded again"
+            f"{self.what} is damaged in {copy.place}: delete it, and have it downloaded again"
         )
 
 

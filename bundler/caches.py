@@ -21,6 +21,7 @@ from typing import Any
 from bundler.catalogues import catalogue
 from bundler.code import HUBCONF
 from bundler.completeness import absent_shards
+from bundler.copies import Copy, copy_at
 from bundler.digest import SHA1, SHA256, Digest
 from bundler.disk import PYTHON_CACHE, entries, files_below, start_of
 from bundler.environment import Roots
@@ -28,8 +29,8 @@ from bundler.errors import BundlerError, DamagedError, RequestError, Unavailable
 from bundler.hub_cache import LARGEST_LIST, etag_of, listed_files, listed_size
 from bundler.layouts.hf_cache import repository_folder, repository_name
 from bundler.layouts.torch_hub import code_folder, hash_in_name
-from bundler.local_file import copy_at, local_file
-from bundler.remote import Copy, RemoteFile, RemoteSnapshot
+from bundler.local_file import local_file
+from bundler.remote import RemoteFile, RemoteSnapshot
 
 _SCHEMES = {"model": "hf", "dataset": "dataset", "space": "space"}
 _REPOSITORY = re.compile(r"(model|dataset|space)s--(.+)")
@@ -148,7 +149,7 @@ class Caches:
 
     def _one_file(self, path: Path) -> RemoteFile:
         try:
-            return local_file(path, path.name)
+            return local_file(str(path), path.name)
         except (OSError, RequestError):
             raise UnavailableError(
                 f"{path.name} is not in {path.parent}: load it once with a network"
@@ -245,7 +246,7 @@ def _copies(places: list[Path], file: RemoteFile, commit_hash: str | None) -> It
         inner = [f"blobs/{file.etag}", f"snapshots/{commit_hash}/{file.path}", file.path]
         for name in inner if commit_hash is None else inner[:2]:
             with suppress(OSError, ValueError, RequestError):
-                copy = copy_at(place / name)
+                copy = copy_at(os.path.join(place, name))
                 if copy.size == file.size:
                     yield copy
 
@@ -279,7 +280,7 @@ def _file(path: Path, inner: str, listed: Mapping[str, Any]) -> RemoteFile:
     etag = etag_of(path, listed)
     digest = Digest(etag) if SHA256.fullmatch(etag) else None
     git_sha1 = etag if SHA1.fullmatch(etag) else None
-    file = local_file(path, inner, digest=digest, git_sha1=git_sha1, etag=etag or None)
+    file = local_file(str(path), inner, digest=digest, git_sha1=git_sha1, etag=etag or None)
     if listed and file.size != listed_size(listed):
         raise DamagedError(f"{path} has another size than the list of files has")
     return file
@@ -289,7 +290,7 @@ def _folder(folder: Path) -> tuple[RemoteFile, ...]:
     """The files below a folder, without what Python compiled there. Raises UnavailableError."""
     found = list(files_below(folder, without={PYTHON_CACHE}))
     try:
-        return tuple(local_file(p, p.relative_to(folder).as_posix()) for p in sorted(found))
+        return tuple(local_file(str(p), p.relative_to(folder).as_posix()) for p in sorted(found))
     except (OSError, RequestError) as error:
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
         raise UnavailableError(f"{folder} cannot be read as a whole ({said})") from None

@@ -17,11 +17,14 @@ from bundler.parallel import each_in_threads
 from bundler.patience import Patience
 from bundler.progress import Progress
 from bundler.remote import SMALL, RemoteFile
+from bundler.sharing import SHARED_FROM
 from bundler.store import BlobStore
 from bundler.web import Web, opener
 
 PARALLEL = 8
 """Requests and downloads under way at once."""
+MOST_KEPT = 1000
+"""Small files of this machine that the store keeps; of more, all are read where they are."""
 
 
 def file_at(url: str, web: Web, known_by: str = "") -> tuple[RemoteFile, str]:
@@ -74,7 +77,13 @@ def fetch_all(
     be had after several tries, DamagedError for what arrives otherwise than promised, twice,
     TargetError if the store cannot be written.
     """
-    blobs = {file.identity: blob for _, file in wanted if (blob := found(file, store))}
+    # Of very many, to read each again is quicker than to keep it, or to look whether it was kept.
+    lends = sum(_is_small(file) for _, file in wanted if file.copies) > MOST_KEPT
+    blobs = {
+        file.identity: blob
+        for _, file in wanted
+        if not (lends and file.copies and _is_small(file)) and (blob := found(file, store))
+    }
     faults: dict[str, BundlerError] = {}
     stop = threading.Event()
     pool = ThreadPoolExecutor(PARALLEL, "download")
@@ -82,9 +91,16 @@ def fetch_all(
         missing = [(what, file) for what, file in wanted if file.identity not in blobs]
         copied = [(what, file) for what, file in missing if file.copies]
         with progress.start("reading", sum(file.size or 0 for _, file in copied)) as meter:
-            adoptions = [Adoption(w, f, store, meter, stop, progress.say) for w, f in copied]
-            each_in_threads(_grouped(adoptions), _take_all, None, meter.add)
-            _settle(adoptions, blobs, faults)
+
+            def adopt(
+                group: Sequence[tuple[str, RemoteFile]], count: Callable[[int], None]
+            ) -> None:
+                for what, file in group:
+                    adoption = Adoption(what, file, store, meter, stop, progress.say, lends)
+                    adoption.take(count)
+                    _settle([adoption], blobs, faults)
+
+            each_in_threads(_grouped(copied), adopt, None, meter.add)
         settled = blobs.keys() | faults.keys()
         missing = [(w, f) for w, f in missing if f.identity not in settled]
         total = sum(file.size or 0 for _, file in missing)
@@ -116,7 +132,9 @@ def fetch_all(
 
 def missing_size(file: RemoteFile, store: BlobStore) -> int:
     """Bytes of `file` that are not on this machine even in part."""
-    return 0 if file.copies else store.partial(file.identity, file.size).left
+    if file.copies or found(file, store) is not None:
+        return 0
+    return store.partial(file.identity, file.size).left
 
 
 def small_content(
@@ -152,16 +170,17 @@ def small_content(
             return patience.insist(fetch)
 
 
-def _grouped(adoptions: Sequence[Adoption]) -> list[list[Adoption]]:
+def _is_small(file: RemoteFile) -> bool:
+    return file.size is not None and file.size < SHARED_FROM
+
+
+def _grouped(
+    files: Sequence[tuple[str, RemoteFile]],
+) -> list[Sequence[tuple[str, RemoteFile]]]:
     """Large files each by itself, and small ones together: threads with short work wait a lot."""
-    large = [[a] for a in adoptions if a.file.size is None or a.file.size >= SMALL]
-    small = [a for a in adoptions if a.file.size is not None and a.file.size < SMALL]
+    large = [[item] for item in files if not _is_small(item[1])]
+    small = [item for item in files if _is_small(item[1])]
     return [small, *large]
-
-
-def _take_all(adoptions: Sequence[Adoption], count: Callable[[int], None]) -> None:
-    for adoption in adoptions:
-        adoption.take(count)
 
 
 def _settle(

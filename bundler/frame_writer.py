@@ -41,6 +41,8 @@ Rewrite = Callable[[int, bytes], object]
 """Puts bytes over those that were written from an offset on; nothing is appended after that."""
 
 
+Later = Callable[[], bytes]
+"""Gives what a frame holds when everything is known."""
 Check = Callable[[int], None]
 """Is given the checksum of a frame's content, and raises if that is not right."""
 
@@ -59,7 +61,7 @@ class Piece:
     progress: int = 0
     """How many of the bytes are to be told as done."""
     check: Check = unchecked
-    later: Callable[[], bytes] | None = None
+    later: Later | None = None
     """What stands there in the end, if that is not known before all else is written: as many bytes,
     STORED."""
 
@@ -89,12 +91,12 @@ class FrameWriter:
         """
         later = []
         with closing(in_order(pieces, self._frame, lambda frame: frame, self._jobs)) as frames:
-            for piece, frame in frames:
-                if piece.later is not None:
-                    later.append((len(self._table), self.size, piece.later))
-                self._table.add(frame, len(piece.content))
+            for frame, size, progress, content in frames:
+                if content is not None:
+                    later.append((len(self._table), self.size, content))
+                self._table.add(frame, size)
                 self._emit(frame)
-                count(piece.progress)
+                count(progress)
         known = [(number, offset, stored(content())) for number, offset, content in later]
         for number, _, frame in known:
             self._table.replace(number, frame)
@@ -103,16 +105,20 @@ class FrameWriter:
             assert self._rewrite is not None
             self._rewrite(offset, frame)
 
-    def _frame(self, piece: Piece) -> tuple[Piece, bytes]:
+    def _frame(self, piece: Piece) -> tuple[bytes, int, int, Later | None]:
+        """The frame, and what is to be noted of its content, which nobody needs any more."""
+        return self._compressed(piece), len(piece.content), piece.progress, piece.later
+
+    def _compressed(self, piece: Piece) -> bytes:
         if piece.level == STORED:
-            return piece, stored(piece.content)
+            return stored(piece.content)
         compressors: dict[int, Callable[[bytes], bytes]]
         compressors = self._local.__dict__.setdefault("compressors", {})
         if piece.level not in compressors:
             compressors[piece.level] = compressor(piece.level)
         frame = compressors[piece.level](piece.content)
         piece.check(checksum_of(frame))
-        return piece, frame
+        return frame
 
     def _emit(self, data: bytes) -> None:
         self._out.write(data)

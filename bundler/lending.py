@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bundler.copies import Copy
 from bundler.digest import Blob, Digest
 from bundler.download import found
 from bundler.members import LARGE
-from bundler.remote import Copy, RemoteFile
+from bundler.remote import RemoteFile
 from bundler.store import BlobStore
 
 _BEGINNING = 64 << 10
@@ -45,7 +46,7 @@ class Lending:
             if (blob := self._said_to_be(file)) and found(file, self._store) is None:
                 copy = next((copy for copy in file.copies if copy.size == blob.size), None)
                 if copy is not None:
-                    self._store.lend(blob, copy)
+                    self._store.lend(copy, blob)
                     self._loans[file.identity] = _Loan(what, file, copy, blob)
         return {identity: loan.blob for identity, loan in self._loans.items()}
 

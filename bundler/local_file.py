@@ -1,24 +1,16 @@
-"""A file of this machine, as something to carry: read, never altered."""
+"""A file of this machine, as something to carry."""
 
 from __future__ import annotations
 
-import io
 import os
-import stat
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
 
+from bundler.copies import copy_in_state
 from bundler.digest import Digest
-from bundler.errors import DamagedError, RequestError
-from bundler.remote import Copy, RemoteFile, content_identity
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from bundler.remote import RemoteFile, content_identity
 
 
 def local_file(
-    path: Path,
+    path: str,
     name: str,
     *,
     digest: Digest | None = None,
@@ -29,10 +21,10 @@ def local_file(
 
     Raises RequestError if it is no file, and OSError.
     """
-    copy = copy_at(path)
+    state = os.stat(path)
+    copy = copy_in_state(path, state)
     # A file that was changed is other content, under the same name.
-    state = path.stat()
-    as_it_is = f"file:{copy.path}:{state.st_ino}:{copy.size}:{state.st_mtime_ns}"
+    as_it_is = f"file:{path}:{state.st_ino}:{copy.size}:{copy.mtime_ns}"
     return RemoteFile(
         path=name,
         open=copy.open,
@@ -44,42 +36,3 @@ def local_file(
         copies=(copy,),
         is_here=True,
     )
-
-
-def copy_at(path: Path) -> Copy:
-    """The file at `path`, or where that leads to, as it is now. Raises RequestError, OSError."""
-    state = path.stat()
-    if path.is_symlink():
-        path = Path(os.path.realpath(path))
-    if not stat.S_ISREG(state.st_mode):
-        raise RequestError(f"{path} is not a file: move it away, and pack again")
-    opener = partial(_open, path, state.st_size, state.st_mtime_ns)
-    return Copy(path, state.st_size, opener)
-
-
-def _open(path: Path, size: int, mtime_ns: int, offset: int) -> BinaryIO:
-    try:
-        content = _Unchanged(path, size, mtime_ns)
-        content.seek(offset)
-    except OSError as error:
-        raise RequestError(f"cannot read {path}: {error.strerror}") from None
-    return io.BufferedReader(content)
-
-
-class _Unchanged(io.FileIO):
-    """A local file's content; an error where it ends if it was written to meanwhile."""
-
-    def __init__(self, path: Path, size: int, mtime_ns: int) -> None:
-        super().__init__(path)
-        self._path = path
-        self._state = (size, mtime_ns)
-
-    def readinto(self, buffer: Buffer, /) -> int | None:
-        try:
-            count = super().readinto(buffer)
-            state = None if count else self._path.stat()
-        except OSError as error:
-            raise DamagedError(f"cannot read {self._path}: {error.strerror}") from None
-        if state is not None and (state.st_size, state.st_mtime_ns) != self._state:
-            raise DamagedError(f"{self._path} was changed while it was read: pack again")
-        return count

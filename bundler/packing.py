@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from bundler.archive_writer import Levels, write_bundle
 from bundler.code import refuse_code
 from bundler.content import blob_of
+from bundler.copies import ChangedError
 from bundler.digest import Blob, Digest
 from bundler.direct_io import DirectWriter
 from bundler.errors import DamagedError, RequestError, TargetError, amount
@@ -242,7 +243,8 @@ def pack(
                     raise  # Some of it has been read already.
                 if error.in_store:
                     progress.say(
-                        f"files in the store {blobs.root} had changed: they are brought anew"
+                        f"files in the store {blobs.root}, or read in their places, had changed: "
+                        "they are brought anew"
                     )
                 packed = gathered_and_written(late=False)
             if sign is not None:
@@ -340,11 +342,11 @@ def _write(
                 unnamed=lending.stand_ins,
                 rewrite=file.rewrite if isinstance(file, DirectWriter) else None,
             )
-        except DamagedError:
+        except DamagedError as error:
             lending.end()
             with told(store.root, "--store"), progress.start("checking the store", total) as meter:
                 dropped = store.discard_damaged(manifest.blobs(), meter.add)
-            raise _DamagedOnTheWayError(store.root, in_store=dropped) from None
+            raise _DamagedOnTheWayError(store.root, error, in_store=dropped) from None
     with told(store.root, "--store"):
         lending.settle(written.names)
     volumes = len(file.written) if isinstance(file, Splitter) and not file.is_whole else 0
@@ -354,10 +356,11 @@ def _write(
 class _DamagedOnTheWayError(DamagedError):
     """Content was not what it had been, or was said to be; what the store had of it is dropped."""
 
-    def __init__(self, store: Path, *, in_store: bool) -> None:
-        super().__init__(
+    def __init__(self, store: Path, error: DamagedError, *, in_store: bool) -> None:
+        said = (
             f"files in the store {store} had changed; they were dropped: run the same command again"
         )
+        super().__init__(str(error) if isinstance(error, ChangedError) else said)
         self.in_store = in_store
 
 

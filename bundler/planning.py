@@ -18,7 +18,7 @@ from bundler.caches import Caches
 from bundler.catalogues import catalogue
 from bundler.closure import Need, closure
 from bundler.digest import Blob, Stream
-from bundler.download import PARALLEL, found, missing_size, small_content
+from bundler.download import PARALLEL, missing_size, small_content
 from bundler.errors import BundlerError, Faults, RequestError, SetupError, UnavailableError
 from bundler.names import relative_path, unportable
 from bundler.prepared import can_prepare
@@ -63,7 +63,7 @@ class PackPlan:
         """The plan for `snapshots`, of which `store` may have some content."""
         there = there or {}
         files = (file for _, file in contents(snapshots) if file.identity not in there)
-        size = sum(missing_size(file, store) for file in files if found(file, store) is None)
+        size = sum(missing_size(file, store) for file in files)
         return cls(tuple(snapshots), size, tuple(remarks), there)
 
     @property

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
+from bundler.copies import Copy
 from bundler.digest import Digest, Stream
 from bundler.errors import UnavailableError
 from bundler.manifest import Omission
 
 SMALL = 1 << 20
 """Bytes; files up to this size may be read to learn what a model consists of."""
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A file of this machine, of `size` bytes. `open` is as in `RemoteFile`, and can seek.
-
-    Reading it to its end raises DamagedError if it was changed meanwhile.
-    """
-
-    path: Path
-    size: int
-    open: Callable[[int], BinaryIO]
 
 
 @dataclass(frozen=True, slots=True)

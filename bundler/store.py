@@ -5,6 +5,9 @@
     partial/<64 hex>         the bytes of something under way, found again by its identity
     lock                     held by the one process that uses the store
 
+Of very many small files of this machine it keeps nothing: it lends them, where they are, to the
+process that has read them once.
+
 Others may not look in: it may hold private models. A folder that was there keeps its mode.
 A blob appears under its digest only by a rename of a whole, verified file. It is not synced: who
 reads a blob compares it again, so that what a power cut took is seen, and fetched anew.
@@ -23,12 +26,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bundler.content import blob_of, holds
+from bundler.copies import Copy
 from bundler.digest import Blob, Digest, VerifiedReader
 from bundler.errors import TargetError, amount
 from bundler.lock import take_lock
 from bundler.partial import Partial
-from bundler.remote import Copy
-from bundler.sharing import SHARED_FROM, clone, hard_link
+from bundler.sharing import clone, hard_link
 
 WORK = "prepared-"
 """How folders begin that are needed while packing."""
@@ -112,7 +115,7 @@ class BlobStore:
     def open(self, blob: Blob) -> BinaryIO:
         """The content of a whole blob; the caller closes it.
 
-        Of what is lent, reading raises DamagedError and opening RequestError if it was changed.
+        Of what is lent: RequestError if it is gone, and DamagedError, from here on, if it changed.
         """
         lent = self._lent.get(blob)
         return open(self._home(blob), "rb") if lent is None else lent.open(0)
@@ -153,9 +156,9 @@ class BlobStore:
         home = self._home(blob)
         draft = self.root / "partial" / _key(identity)
         with open(copy.path, "rb") as source, open(draft, "wb") as target:
-            taken = blob.size < SHARED_FROM
+            taken = copy.is_small
             if taken:
-                target.write(VerifiedReader(source, blob, str(copy.path)).read())
+                target.write(VerifiedReader(source, blob, copy.path).read())
             else:
                 taken = clone(source, target)
         if taken:
@@ -164,13 +167,13 @@ class BlobStore:
         else:
             draft.unlink()
             home.unlink(missing_ok=True)
-            if not hard_link(copy.path, home):
-                self._lent[blob] = copy
+            if not hard_link(copy.place, home):
+                self.lend(copy, blob)
 
-    def lend(self, blob: Blob, copy: Copy) -> None:
-        """Give out a file that is elsewhere on this machine as `blob`, which nobody has compared.
+    def lend(self, copy: Copy, blob: Blob) -> None:
+        """Give out a file of this machine, where it is, as `blob`, as long as this process lasts.
 
-        For this process alone, which compares it while it reads.
+        Whether it is that, or still that, whoever reads the blob sees, as with `adopt`.
         """
         self._lent[blob] = copy
 
@@ -204,7 +207,7 @@ class BlobStore:
     def path(self, blob: Blob) -> Path:
         """Where a whole blob stands."""
         lent = self._lent.get(blob)
-        return self._home(blob) if lent is None else lent.path
+        return self._home(blob) if lent is None else Path(lent.path)
 
     def check_space(self, size: int) -> None:
         """Raise TargetError if `size` more bytes do not fit."""

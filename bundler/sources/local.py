@@ -9,7 +9,7 @@ from pathlib import Path
 from bundler.errors import RequestError
 from bundler.local_file import local_file
 from bundler.manifest import Omission
-from bundler.remote import RemoteFile, RemoteSnapshot, Repositories
+from bundler.remote import RemoteSnapshot, Repositories
 from bundler.web import Web
 
 
@@ -24,8 +24,8 @@ class Local:
             raise RequestError(f"there is no file or folder {rest}: check the path")
         left_out: list[str] = []
         try:
-            found = sorted(_below(path, left_out)) if path.is_dir() else [path]
-            files = tuple(_file(path, member) for member in found)
+            found = _below(path, left_out) if path.is_dir() else [(str(path), path.name)]
+            files = tuple(local_file(place, name) for place, name in sorted(found))
         except (OSError, RuntimeError) as error:  # RuntimeError: links that lead round in a circle.
             reason = error.strerror if isinstance(error, OSError) else "links in a circle"
             place = getattr(error, "filename", None) or rest
@@ -41,30 +41,31 @@ class Local:
         )
 
 
-def _below(folder: Path, left_out: list[str]) -> Iterator[Path]:
-    """Every file below `folder`; what is hidden, such as `.git` and `.env`, goes to `left_out`."""
+def _below(folder: Path, left_out: list[str]) -> Iterator[tuple[str, str]]:
+    """Every file below `folder`: where it is, and its path from there.
 
-    def refuse(error: OSError) -> None:
-        raise error
-
-    real = folder.resolve()
-    for inner, folders, names in os.walk(folder, onerror=refuse):
-        hidden = [name for name in [*folders, *names] if name.startswith(".")]
-        left_out += [Path(inner, name).relative_to(folder).as_posix() for name in hidden]
-        folders[:] = [name for name in folders if name not in hidden]
-        for name in [*folders, *names]:
-            path = Path(inner, name)
-            if name in hidden:
-                continue
-            if path.is_symlink() and (real not in path.resolve().parents or path.is_dir()):
-                raise RequestError(
-                    f"{path} is a link that leads to a folder or out of {folder}: copy the folder "
-                    "with its links resolved (cp -rL) and pack the copy"
-                )
-            if name in names:
-                yield path
+    What is hidden, such as `.git` and `.env`, goes to `left_out`.
+    """
+    todo = [(str(folder), "")]
+    while todo:
+        place, inner = todo.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                name = f"{inner}{entry.name}"
+                if entry.name.startswith("."):
+                    left_out.append(name)
+                    continue
+                if entry.is_symlink():
+                    _check_link(entry, folder)
+                if entry.is_dir():
+                    todo.append((entry.path, f"{name}/"))
+                else:
+                    yield entry.path, name
 
 
-def _file(start: Path, path: Path) -> RemoteFile:
-    inner = path.name if path == start else path.relative_to(start).as_posix()
-    return local_file(path, inner)
+def _check_link(link: os.DirEntry[str], folder: Path) -> None:
+    if link.is_dir() or folder.resolve() not in Path(link).resolve().parents:
+        raise RequestError(
+            f"{link.path} is a link that leads to a folder or out of {folder}: copy the folder "
+            "with its links resolved (cp -rL) and pack the copy"
+        )
