@@ -23,6 +23,7 @@ from bundler.members import (
     BLOCK,
     END,
     MANIFEST_NAME,
+    Member,
     header_of,
     members,
     padding,
@@ -91,9 +92,7 @@ class BundleReader:
         except BaseException:
             self.close()
             raise
-        start = BLOCK + len(content) + len(padding(len(content)))
-        self._end = self.members[-1].end if self.members else start
-        """Where the members end and the zeros begin."""
+        self._end = _end(self.members, len(content))
 
     def _read_manifest(self) -> bytes:
         header = read_exactly(self._streamed, BLOCK)
@@ -111,8 +110,29 @@ class BundleReader:
         content = read_exactly(self._streamed, size)
         if any(read_exactly(self._streamed, len(padding(size)))):
             raise DamagedError("the bundle holds something else after its manifest")
-        self._streamed.finish_frame()
+        try:
+            self._streamed.finish_frame()
+        except DamagedError:
+            # That may be of the frame that follows, which the decoder has begun with.
+            if not self._starts_with(header + content, content):
+                raise
         return content
+
+    def _starts_with(self, start: bytes, manifest: bytes) -> bool:
+        """Whether the frames of the manifest, each read alone, hold `start`."""
+        if not self._source.seekable() or zstd().decompressor is None:
+            return False
+        position = self._source.tell()
+        try:
+            following = tuple(members(Manifest.from_bytes(manifest), len(manifest)))
+            table = self._seek_table(following, _end(following, len(manifest)))
+            numbers = table.frames_at([(0, len(start))])
+            with closing(decompressed(self._source, table, numbers, _content, 1)) as contents:
+                return b"".join(contents).startswith(start)
+        except (DamagedError, FormatError):
+            return False
+        finally:
+            self._source.seek(position)
 
     def close(self) -> None:
         """Nothing more will be read. The source stays open."""
@@ -126,7 +146,7 @@ class BundleReader:
         if self._source.seekable():
             position = self._source.tell()
             try:
-                self._seek_table()
+                self._seek_table(self.members, self._end)
             finally:
                 self._source.seek(position)  # What is there may still be read straight.
 
@@ -157,7 +177,7 @@ class BundleReader:
                 spans = [(member.start, member.end) for member in chosen]
                 if wanted is None:
                     spans.append((self._end, self._end + len(END)))
-                table = self._seek_table()
+                table = self._seek_table(self.members, self._end)
                 contents = decompressed(
                     self._source, table, table.frames_at(spans), extraction.take, jobs
                 )
@@ -204,13 +224,25 @@ class BundleReader:
             pieces = extraction.take(start, self._streamed.position, content)
             extraction.write(pieces, count)
 
-    def _seek_table(self) -> SeekTable:
+    def _seek_table(self, members: Sequence[Member], end: int) -> SeekTable:
         # Not more frames than a writer that cuts tiny ones would need.
-        max_frames = 64 + 2 * len(self.members) + self._end // (FRAME_SIZE // 64)
+        max_frames = 64 + 2 * len(members) + end // (FRAME_SIZE // 64)
         table = read_seek_table(self._source, max_frames)
-        if table.content_size != self._end + len(END):
+        if table.content_size != end + len(END):
             raise DamagedError("the seek table and the manifest tell different sizes")
         return table
+
+
+def _end(following: Sequence[Member], manifest_size: int) -> int:
+    """Where the members end and the zeros begin."""
+    start = BLOCK + manifest_size + len(padding(manifest_size))
+    return following[-1].end if following else start
+
+
+def _content(_begin: int, _end: int, content: bytes | DamagedError) -> bytes:
+    if isinstance(content, DamagedError):
+        raise content
+    return content
 
 
 @contextmanager

@@ -46,16 +46,23 @@ class StreamedFrames:
     def __init__(self, source: Readable) -> None:
         self._content = zstd().reader(source)
         self._ahead = b""
+        self._fault: DamagedError | None = None
         self.position = 0
         """Where in the content the next byte is."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, at most `size`; none at the end. Raises DamagedError."""
+        """The next bytes, at most `size`; none at the end. Raises DamagedError, then every time."""
+        if self._fault is not None:
+            raise self._fault
         try:
             data = self._ahead[:size] or self._content.read(size)
             self._ahead = self._ahead[len(data) :]
         except OSError as error:
-            raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
+            self._fault = DamagedError(f"the bundle cannot be read: {error.strerror}")
+            raise self._fault from None
+        except DamagedError as error:
+            self._fault = error
+            raise
         self.position += len(data)
         return data
 

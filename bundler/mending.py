@@ -10,7 +10,16 @@ from pathlib import Path
 
 from bundler.disk import state_at
 from bundler.errors import DamagedError, RequestError, TargetError
-from bundler.parity import check_space, index, par2, parity_files, parts, publish, work_folder
+from bundler.parity import (
+    check_described,
+    check_space,
+    index,
+    par2,
+    parity_files,
+    parts,
+    publish,
+    work_folder,
+)
 from bundler.progress import Progress
 from bundler.trust import signature_path
 from bundler.volume_files import VolumeFiles, find_volumes
@@ -46,6 +55,7 @@ def mend(bundle: Path, check: Callable[[Path], object], progress: Progress) -> t
     # Of a file that is cut, no more can come back than there is parity.
     size = sum(map(os.path.getsize, [*present, *parity]))
     try:
+        check_described(bundle, parity, size)
         with work_folder(bundle) as work:
             linked = _takes_links(work)
             check_space(bundle, size if linked else 2 * size, "mend it")

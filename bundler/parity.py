@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from bundler.disk import entries
-from bundler.errors import RequestError, TargetError, amount
+from bundler.errors import DamagedError, RequestError, TargetError, amount, shown
 from bundler.new_folder import sync_file, sync_folder
 from bundler.permission import told
 from bundler.progress import Progress
@@ -22,6 +23,10 @@ _BLOCK_SIZE, _BLOCKS = 4096, 2000
 """Bytes of a block at the least, and about how many a large bundle has: any byte costs a block."""
 _FILE_SIZE, _MOST_FILES = 1_000_000_000, 31
 """Bytes of a parity file, so that FAT takes it, unless that makes more files than par2 writes."""
+# A packet that describes a file, in "Parity Volume Set Specification 2.0".
+_DESCRIPTION = re.compile(rb"PAR2\0PKT(.{8}).{32}PAR 2\.0\0FileDesc", re.DOTALL)
+_SIZE = struct.Struct("<Q")
+_NAME_AT, _LONGEST, _PIECE = 56, 1 << 10, 1 << 22
 
 
 def parsed_share(text: str) -> int:
@@ -81,8 +86,52 @@ def parts(bundle: Path) -> list[Path]:
     if bundle.is_file():
         return [bundle]
     beside = [path for path in entries(bundle.parent) if path.is_file()]
-    volumes = [p for p in beside if (split_name(p.name) or ("", 0))[0] == bundle.name]
+    volumes = [p for p in beside if _is_volume(p.name, bundle)]
     return volumes + [p for p in beside if p.name == bundle.name + LIST_SUFFIX]
+
+
+def _is_volume(name: str, bundle: Path) -> bool:
+    return (split_name(name) or ("", 0))[0] == bundle.name
+
+
+def check_described(bundle: Path, parity: Sequence[Path], most: int) -> None:
+    """Raise DamagedError if the parity files tell of files that `bundle` has not, or of many bytes.
+
+    par2 writes whatever file they tell of. `most`: what all may have, in bytes. Raises OSError.
+    """
+    found = {told for path in parity for told in _described(path)}
+    names = {os.fsdecode(told[_NAME_AT:].rstrip(b"\0")) for told in found}
+    whole = {bundle.name, bundle.name + LIST_SUFFIX}
+    for name in sorted(names):
+        if name not in whole and not _is_volume(name, bundle):
+            raise DamagedError(
+                f"the parity files of {bundle} have par2 write {shown(name)}, which is no file of "
+                "it: copy it again, with the name that it had"
+            )
+    size = sum(_SIZE.unpack_from(told, _NAME_AT - _SIZE.size)[0] for told in found)
+    if size > most:
+        raise DamagedError(
+            f"the parity files of {bundle} have par2 write more than it and they can have: "
+            "copy it again"
+        )
+
+
+def _described(path: Path) -> Iterator[bytes]:
+    """What a parity file tells of files: an id, two checksums, the size, and the name, as it is.
+
+    par2 looks for packets at every byte. One that is longer than those of any bundle has no name.
+    """
+    rest = b""
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE):
+            content = rest + piece
+            for found in _DESCRIPTION.finditer(content):
+                start, end = found.end(), found.start() + _SIZE.unpack(found[1])[0]
+                if end - found.start() > _LONGEST:
+                    yield content[start : start + _NAME_AT].ljust(_NAME_AT, b"\0")
+                elif start + _NAME_AT <= end <= len(content):
+                    yield content[start:end]
+            rest = content[-_LONGEST:]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -122,19 +122,59 @@ def that_are_none(folder: Path) -> None:
         path.write_bytes(b"PAR2")
 
 
+MAIN, DESCRIPTION = b"PAR 2.0\0Main\0\0\0\0", b"PAR 2.0\0FileDesc"
+
+
+def packets(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """What kinds of packets are in a parity file, and what is in them."""
+    content = path.read_bytes()
+    while content:
+        (size,) = struct.unpack_from("<Q", content, 8)
+        yield content[48:64], content[64:size]
+        content = content[size:]
+
+
+def packet(of: bytes, kind: bytes, body: bytes) -> bytes:
+    """One of the set `of`, as a parity file has it."""
+    signed = of + kind + body
+    size = struct.pack("<Q", 32 + len(signed))
+    return b"PAR2\0PKT" + size + hashlib.md5(signed).digest() + signed
+
+
 def that_name_another_place(folder: Path) -> None:
     """Parity files whose target is two folders higher up."""
     pack(folder, "--parity", "100%")
     flip(folder / NAME, 200_000)
     for path in folder.glob("*.par2"):
-        packets, content = [], path.read_bytes()
-        while content:
-            (size,) = struct.unpack_from("<Q", content, 8)
-            signed = content[32:size].replace(NAME.encode(), b"../../e.z")
-            packets.append(content[:16] + hashlib.md5(signed).digest() + signed)
-            content = content[size:]
-        assert any(b"../../e.z" in packet for packet in packets)
-        path.write_bytes(b"".join(packets))
+        named = [(k, b.replace(NAME.encode(), b"../../e.z")) for k, b in packets(path)]
+        assert any(b"../../e.z" in body for _, body in named)
+        (of,) = {hashlib.md5(body).digest() for kind, body in named if kind == MAIN}
+        path.write_bytes(b"".join(packet(of, kind, body) for kind, body in named))
+
+
+def that_have(size: int, *names: bytes, before: int = 0) -> Callable[[Path], None]:
+    """Parity files, after `before` other bytes, of a bundle and of files that nobody has."""
+
+    def damage(folder: Path) -> None:
+        flip(folder / NAME, 200_000)
+        more = {}
+        for name in names:
+            told = hashlib.md5().digest() + struct.pack("<Q", size) + name + bytes(-len(name) % 4)
+            more[hashlib.md5(told).digest()] = hashlib.md5().digest() + told
+        for path in folder.glob("*.par2"):
+            kept = [(kind, body) for kind, body in packets(path) if kind != MAIN]
+            (main,) = {body for kind, body in packets(path) if kind == MAIN}
+            ids = sorted([main[12:28], *more], key=lambda each: each[::-1])
+            main = main[:8] + struct.pack("<I", len(ids)) + b"".join(ids)
+            kept = [
+                *((DESCRIPTION, each + told) for each, told in more.items()),
+                (MAIN, main),
+                *kept,
+            ]
+            of = hashlib.md5(main).digest()
+            path.write_bytes(bytes(before) + b"".join(packet(of, *each) for each in kept))
+
+    return damage
 
 
 NOT_MENDED: Mapping[str, tuple[Callable[[Path], None], str]] = {
@@ -144,9 +184,32 @@ NOT_MENDED: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "no parity files": (no_parity, "has no parity files beside it"),
     "parity files that are none": (that_are_none, "are not enough to mend it"),
     "parity files that name another place": (
-        that_name_another_place, "is not the bundle as it was"
+        that_name_another_place, "have par2 write '../../e.z'"
+    ),
+    "parity files of many more files": (
+        that_have(0, *(f"{n:03}".encode() for n in range(300))), "have par2 write '000'"
+    ),
+    "parity files of one more, after much that is none": (
+        that_have(0, b"000", before=(1 << 22) - 60), "have par2 write '000'"
+    ),
+    "parity files of one with a long name": (that_have(0, b"long/" * 800), "have par2 write ''"),
+    "parity files of more volumes than there can be": (
+        that_have(100_000, *(f"{NAME}.{n:03}".encode() for n in range(9))),
+        "have par2 write more than",
     ),
 }  # fmt: skip
+
+
+def watched(folder: Path) -> tuple[dict[str, str], Path]:
+    """In which environment par2 is watched; where it is written what it leaves in its folder."""
+    program, written = folder / "bin" / "par2", folder / "written"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\n{shutil.which("par2")} "$@"\ncode=$?\nls >>{written}\nexit $code\n'
+    )
+    program.chmod(0o755)
+    written.touch()
+    return {"PATH": f"{program.parent}:{os.environ['PATH']}"}, written
 
 
 @pytest.mark.parametrize("case", NOT_MENDED)
@@ -157,13 +220,15 @@ def test_what_cannot_be_mended_stays_as_it_is(tmp_path: Path, case: str) -> None
     damage, message = NOT_MENDED[case]
     damage(folder)
     before = content(folder)
-    done = run("verify", NAME, "--mend", home=folder)
+    env, written = watched(tmp_path)
+    done = run("verify", NAME, "--mend", home=folder, env=env)
     said = [line for line in done.err.splitlines() if "takes a while" not in line]
     assert (done.code, len(said)) == (4, 1), done.err
     assert message in said[0]
     assert content(folder) == before
     assert {p.name for p in folder.iterdir() if p.is_dir()} == {"model", ".cache"}
     assert [p.name for p in tmp_path.rglob("*") if p.name == "e.z"] == []
+    assert set(written.read_text().split()) <= {*before, f"{NAME}.1"}
 
 
 def test_parity_of_another_bundle_puts_it_in_no_place(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from trees import tree
 
 import bundler
 from bundler.manifest import Manifest
+from bundler.seek_table import read_seek_table
 
 RANDOM = random.Random(1)
 ONE, TWO, THREE, LATER = (RANDOM.randbytes(1_500_000) for _ in range(4))
@@ -76,6 +77,23 @@ class TestABundle:
         (receipt,) = (trips.target / "root/huggingface/.bundler/receipts").iterdir()
         assert receipt.stem == bundler.inspect(trips.target / "b.tar.zst").digest.hex
         assert bundler.verify_installed(bundler.find_roots(root=trips.target / "root")).faults == ()
+
+    def test_is_completed_if_the_byte_is_right_after_its_manifest(self, trips: Trips) -> None:
+        """A decoder that reads on to the end of the manifest's frame stumbles over the next."""
+        damaged = trips.target / "b.tar.zst"
+        right = damaged.read_bytes()
+        with open(damaged, "rb") as file:
+            _, begin, end, *_ = read_seek_table(file, 100).file_offsets
+        for position in range(begin, end):
+            flip(damaged, position)
+            named = [fault.files for fault in bundler.verify(damaged).faults]
+            assert named == [("config.json of acme/big",)], position
+            damaged.write_bytes(right)
+        flip(damaged, begin)
+        trips.do("verify", "b.tar.zst", "--request", "need.json", code=4)
+        trips.pack("repair.tar.zst", "--for", trips.target / "need.json")
+        trips.do("unpack", "b.tar.zst", "--repair", "repair.tar.zst")
+        assert trips.found("main") == [MODEL]
 
     def test_in_volumes_is_completed_by_volumes(self, trips: Trips) -> None:
         """Also if one of them has not even its size."""
