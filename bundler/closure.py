@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from bundler.documents import json_in
 from bundler.errors import shown
+from bundler.relative import RelativePath
 from bundler.remote import SMALL
 
 _AUTO_MAPS = frozenset(
@@ -61,7 +61,7 @@ def closure(
     notes = []
     name, *_ = names
     for path in _configurations(files):
-        for need in _named(PurePosixPath(path).name, json_in(content(path))):
+        for need in _named(RelativePath(path).name, json_in(content(path))):
             spec = need.spec
             other = spec.removeprefix("timm:")
             if not _HUB_ID.fullmatch(other.partition("@")[0]):
@@ -80,7 +80,7 @@ def _configurations(files: Mapping[str, int | None]) -> Iterator[str]:
     """The files that may name others, at the top and in the folders of a model in parts."""
     in_parts = bool(files.keys() & (_PIPELINES | {_MODULES}))
     for name, size in files.items():
-        path = PurePosixPath(name)
+        path = RelativePath(name)
         known = path.name in _AUTO_MAPS or path.name == _ADAPTER
         if (size or 0) <= SMALL and (
             (len(path.parts) == 1 and (known or path.name in _PIPELINES))

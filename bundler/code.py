@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from pathlib import PurePosixPath
 from typing import BinaryIO, TypeVar
 
 from bundler.catalogues import catalogue
 from bundler.digest import Blob
 from bundler.errors import TrustError
 from bundler.manifest import Code, Snapshot
+from bundler.relative import RelativePath
 from bundler.remote import RemoteSnapshot
 
 _PICKLED = (
@@ -83,10 +83,10 @@ def refuse_code(
 
 def _by_name(snapshot: Snapshot | RemoteSnapshot) -> list[Code]:
     """The files that Python would import, and when."""
-    paths = [PurePosixPath(file.path) for file in snapshot.files]
+    paths = [RelativePath(file.path) for file in snapshot.files]
     importable = [path for path in paths if path.suffix.lower() in _IMPORTED]
     if snapshot.layout == "torch-hub":
-        hubconf = [path for path in importable if str(path) == HUBCONF]
+        hubconf = [path for path in importable if path == HUBCONF]
         # Without it they may still come to stand beside another one.
         return [Code(str(path), _RUN_BY_TORCH) for path in hubconf or importable]
     reason = "runs when it is called"
