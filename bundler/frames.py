@@ -110,18 +110,18 @@ class StreamedFrames:
     """The content of a source that need not seek, such as a pipe: read once, from the start on."""
 
     def __init__(self, source: Readable) -> None:
-        self._content = zstd().reader(source)
+        self._source = _UpToError(source)
+        self._content = zstd().reader(self._source)
         self._ahead = b""
         self.position = 0
         """Where in the content the next byte is."""
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, at most `size`; none at the end. Raises DamagedError."""
-        try:
-            data = self._ahead[:size] or self._content.read(size)
-            self._ahead = self._ahead[len(data) :]
-        except OSError as error:
-            raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
+        data = self._ahead[:size] or self._content.read(size)
+        self._ahead = self._ahead[len(data) :]
+        if not data and self._source.error is not None:
+            raise DamagedError(f"the bundle cannot be read: {self._source.error.strerror}")
         self.position += len(data)
         return data
 
@@ -133,6 +133,22 @@ class StreamedFrames:
     def close(self) -> None:
         """No more will be read. The source stays open."""
         self._content.close()
+
+
+class _UpToError:
+    """A source that ends where it cannot be read: a decoder gives out what came before that."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self.error: OSError | None = None
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self.error is None:
+            try:
+                return self._source.read(size)
+            except OSError as error:
+                self.error = error
+        return b""
 
 
 def decompressed(
