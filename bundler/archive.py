@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from bundler.digest import COPY_SIZE, Digest, Readable
-from bundler.errors import DamagedError, FormatError, RequestError, TrustError
+from bundler.errors import BundlerError, DamagedError, FormatError, RequestError, TrustError
 from bundler.extraction import Extraction, Receiver
 from bundler.frames import (
     CUT_SHORT,
@@ -36,8 +35,6 @@ from bundler.volumes import Ask, Volumes
 from bundler.zstd import zstd
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_AT_A_TIME = 128 << 10
-"""Bytes read of volumes at the least."""
 
 BundleSource = Path | str | Sequence[Path | str] | BinaryIO
 """A path, several by which all volumes of a split bundle are found (`find_volumes`), or an open
@@ -150,7 +147,7 @@ class BundleReader:
             finally:
                 self._source.seek(position)  # What is there may still be read straight.
 
-    def volume_faults(self) -> Mapping[str, DamagedError]:
+    def volume_faults(self) -> Mapping[str, BundlerError]:
         """What is wrong with which volumes by themselves; nothing if the bundle is in one file."""
         return {} if self._volumes is None else self._volumes.faults()
 
@@ -217,7 +214,7 @@ class BundleReader:
                 if not content and start < end:
                     raise DamagedError(CUT_SHORT)
             except DamagedError as error:
-                extraction.take(start, end, error)
+                extraction.write(extraction.take(start, end, error), count)
                 raise
             if not content:
                 return
@@ -258,8 +255,8 @@ def open_bundle(
     """A reader of the bundle at a path, in volumes, or of an open stream, which is not closed.
 
     `ask`: somebody who can insert a stick with a volume that is missing; `hashed`: so that
-    `volume_faults` of the reader can tell. `whole`: a volume of the wrong size is an error at once,
-    and not when it is read.
+    `volume_faults` of the reader can tell. `whole`: a volume that is missing or of the wrong size
+    is an error at once; otherwise one behind the manifest is damage like any other.
 
     Raises RequestError if there is no such file, and as `find_volumes`, `Volumes` and
     `BundleReader` do; of volumes, in place of what is wrong with the bundle, what is with a volume.
@@ -279,8 +276,9 @@ def open_bundle(
                     raise RequestError(f"cannot open {name}: {error.strerror}") from None
             else:
                 signatures = [signature_path(folder / files.base) for folder in files.folders]
-                volumes = stack.enter_context(closing(Volumes(files, ask=ask, hashed=hashed)))
-                source = BufferedReader(volumes, _AT_A_TIME)
+                volumes = Volumes(files, ask=ask, hashed=hashed, whole=whole)
+                stack.enter_context(closing(volumes))
+                source = cast(BinaryIO, volumes)
         with _explained(volumes):
             if volumes is not None and whole:
                 volumes.check_sizes()
@@ -288,6 +286,8 @@ def open_bundle(
                 reader = BundleReader(source, expected, trusted, signatures, volumes)
             except FormatError as error:
                 raise FormatError(f"{name}: {error}") from None
+            except DamagedError as error:
+                raise (error if volumes is None else volumes.without_manifest(error)) from None
         stack.callback(reader.close)
         if files is not None:
             files.check_id(reader.digest)

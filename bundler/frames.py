@@ -44,7 +44,8 @@ class StreamedFrames:
     """The content of a source that need not seek, such as a pipe: read once, from the start on."""
 
     def __init__(self, source: Readable) -> None:
-        self._content = zstd().reader(source)
+        self._source = _UpToError(source)
+        self._content = zstd().reader(self._source)
         self._ahead = b""
         self._fault: DamagedError | None = None
         self.position = 0
@@ -56,13 +57,13 @@ class StreamedFrames:
             raise self._fault
         try:
             data = self._ahead[:size] or self._content.read(size)
-            self._ahead = self._ahead[len(data) :]
-        except OSError as error:
-            self._fault = DamagedError(f"the bundle cannot be read: {error.strerror}")
-            raise self._fault from None
+            if not data and self._source.error is not None:
+                said = self._source.error.strerror
+                raise DamagedError(f"the bundle cannot be read: {said}")
         except DamagedError as error:
             self._fault = error
             raise
+        self._ahead = self._ahead[len(data) :]
         self.position += len(data)
         return data
 
@@ -74,6 +75,22 @@ class StreamedFrames:
     def close(self) -> None:
         """No more will be read. The source stays open."""
         self._content.close()
+
+
+class _UpToError:
+    """A source that ends where it cannot be read: a decoder gives out what came before that."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self.error: OSError | None = None
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self.error is None:
+            try:
+                return self._source.read(size)
+            except OSError as error:
+                self.error = error
+        return b""
 
 
 def decompressed(

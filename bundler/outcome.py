@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bundler.complaint import tell
-from bundler.errors import DamagedError, amount
+from bundler.errors import DamagedError, UnavailableError, amount
 from bundler.wording import counted, printable
 
 if TYPE_CHECKING:
@@ -50,11 +50,15 @@ def advice(result: Verification) -> str:
 
 
 def check_verified(result: Verification, name: str, advice: str) -> None:
-    """Tell what is wrong in the bundle of that name, and raise DamagedError, if anything is."""
+    """Tell what is wrong in the bundle of that name, if anything is, and raise.
+
+    UnavailableError if a volume is missing, else DamagedError.
+    """
     for fault in result.faults[:SHOWN_FAULTS]:
         tell(fault.message)
     if result.faults:
-        raise DamagedError(
+        kind = UnavailableError if result.missing_volumes else DamagedError
+        raise kind(
             f"{counted(len(result.faults), 'fault')} in {name}, "
             f"{counted(result.checked, 'blob')} right: {advice}"
         )

@@ -106,11 +106,13 @@ def in_order(
         finally:
             results.put(None)
 
-    threads = [threading.Thread(target=run) for _ in range(jobs)]
+    threads: list[threading.Thread] = []
     running = 0
     try:
-        for thread in threads:
+        for _ in range(jobs):
+            thread = threading.Thread(target=run)
             thread.start()
+            threads.append(thread)
             running += 1
         while running:
             result = results.get()
@@ -124,7 +126,7 @@ def in_order(
         turns.stop()
         while running:  # Some wait until there is room for what they have.
             running -= results.get() is None
-        for thread in threads:
+        for thread in threads:  # Not one whose start was interrupted: it stops by itself.
             thread.join()
 
 

@@ -42,10 +42,12 @@ class Verification:
     bad_volumes: tuple[str, ...] = ()
     """The file names of volumes that are among the faults: with other copies of these it is right,
     as far as can be told."""
+    missing_volumes: tuple[str, ...] = ()
+    """Those of them that are not here at all."""
     signer: PublicKey | None = None
     """The trusted key that has signed the bundle, if one had to."""
     needed: Manifest | None = None
-    """That of a bundle which would repair this one, if something is wrong with blobs of it."""
+    """That of a bundle which would repair this one, if something is wrong with it."""
     mended: tuple[str, ...] = ()
     """The names of the bundle's files that were damaged or lost, and are right now."""
 
@@ -61,6 +63,7 @@ class Verification:
                 for fault in self.faults
             ],
             "bad_volumes": list(self.bad_volumes),
+            "missing_volumes": list(self.missing_volumes),
             "mended": list(self.mended),
         }
 
@@ -77,10 +80,10 @@ def verify(
 ) -> Verification:
     """Read all of `bundle` and compare every blob, and every volume, with its digest.
 
-    Faults are collected. `digest` is the bundle's id, if known from elsewhere; `trusted`: whose
-    bundles are taken, by default anybody's; `repairs`: other bundles, in which what is bad here may
-    be good; `ask` as in `unpack`. Raises as `open_bundle` does if not even the manifest can be read
-    or trusted.
+    Faults are collected, a volume that is missing among them. `digest` is the bundle's id, if known
+    from elsewhere; `trusted`: whose bundles are taken, by default anybody's; `repairs`: other
+    bundles, in which what is bad here may be good; `ask` as in `unpack`. Raises as `open_bundle`
+    does if not even the manifest can be read or trusted.
     """
     with open_bundle(bundle, digest, trusted, ask=ask, hashed=True, whole=False) as reader:
         files: dict[Digest, list[str]] = defaultdict(list)
@@ -117,12 +120,14 @@ def verify(
             faults = [BadMember(name, str(error)) for name, error in volumes.items()]
         faults += bad.values()
         needed = None
-        if bad:
+        if faults:
             good = [blob for blob in reader.manifest.blobs() if blob not in bad]
             needed = reader.manifest.without(good, {reader.digest, *reader.manifest.builds_on})
+        missing = tuple(n for n, fault in volumes.items() if isinstance(fault, UnavailableError))
         return Verification(
-            reader.digest, len(right), size, tuple(faults), tuple(volumes), reader.signer, needed
-        )
+            reader.digest, len(right), size, tuple(faults), tuple(volumes), missing,
+            reader.signer, needed,
+        )  # fmt: skip
 
 
 def verify_and_mend(

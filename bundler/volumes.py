@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -9,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bundler.digest import COPY_SIZE, Digest, digest_of
@@ -32,22 +34,35 @@ class Volumes(io.RawIOBase):
     So the stick that it is on can be exchanged when another one is asked for.
     """
 
-    def __init__(self, files: VolumeFiles, *, ask: Ask | None = None, hashed: bool = False) -> None:
+    def __init__(
+        self,
+        files: VolumeFiles,
+        *,
+        ask: Ask | None = None,
+        hashed: bool = False,
+        whole: bool = True,
+    ) -> None:
         """Look whether all are here; those that are not are asked for when they are needed.
 
-        `hashed`: each byte is hashed as it is read, for `faults`. Raises UnavailableError if a
-        volume is missing and nobody can be asked, and as `VolumeFiles.path` does.
+        `hashed`: each byte is hashed as it is read, for `faults`. `whole`: False if all but the
+        first may be lost, which are then those parts that cannot be read. Raises UnavailableError
+        if another volume is missing and nobody can be asked, and as `VolumeFiles.path` does.
         """
         self._files = files
         self._ask = ask
+        self._whole = whole
         here = files.numbers()
         self._listed = files.list.volumes if files.list else ()
         count = len(self._listed) or max(here, default=-1) + 1
         for number in here:
             files.path(number)
         missing = sorted(set(range(count)) - set(here))
-        if missing and (ask is None or not self._listed):
+        self._lost = set() if ask and self._listed else set(missing)
+        """Those that are missing and will not come."""
+        if self._lost and (whole or 0 in self._lost):
             raise self._missing(missing)
+        if missing and not self._listed:
+            count = missing[0]  # What follows a volume of unknown size could be anywhere.
         self._found_sizes: dict[int, int] = {}
         self._sizes = [v.size for v in self._listed] or [*map(self._size, range(count))]
         self._offsets = list(accumulate(self._sizes, initial=0))
@@ -76,7 +91,7 @@ class Volumes(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill the start of `buffer`, up to the end of a volume.
 
-        Raises OSError, and UnavailableError if a volume that is missing does not come.
+        Raises OSError, also if a volume is lost that may be, else UnavailableError.
         """
         view = memoryview(buffer).cast("B")
         number = bisect_right(self._offsets, self._position) - 1
@@ -104,10 +119,10 @@ class Volumes(io.RawIOBase):
             if number < len(self._listed) and (fault := self._wrong_size(number)):
                 raise fault
 
-    def faults(self) -> dict[str, DamagedError]:
+    def faults(self) -> dict[str, BundlerError]:
         """What is wrong with which volumes by themselves; reads of all what was not read yet."""
-        faults = {n: self._fault(n) for n in range(len(self._listed))}
-        return {volume_name(self._files.base, n): fault for n, fault in faults.items() if fault}
+        faults = {n: self._fault(n) for n in {*range(len(self._listed)), *self._lost}}
+        return {volume_name(self._files.base, n): e for n, e in sorted(faults.items()) if e}
 
     def explained(self, error: BundlerError) -> BundlerError:
         """`error`, or what is wrong with those of the volumes read last that are still here."""
@@ -122,11 +137,14 @@ class Volumes(io.RawIOBase):
         except BundlerError as another:
             return another
 
-    def _fault(self, number: int) -> DamagedError | None:
-        words, size = self._files.words([number]), self._sizes[number]
-        if fault := self._wrong_size(number):
-            return fault
+    def _fault(self, number: int) -> BundlerError | None:
+        words = self._files.words([number])
         try:
+            if number in self._lost:
+                raise _lost(words)
+            if fault := self._wrong_size(number):
+                return fault
+            size = self._sizes[number]
             while self._hashed[number] < size:
                 file = self._opened(number)
                 file.seek(self._hashed[number])
@@ -136,6 +154,8 @@ class Volumes(io.RawIOBase):
                 self._hashes[number].update(data)
                 self._hashed[number] += len(data)
         except OSError as error:
+            if number in self._lost:
+                return UnavailableError(error.strerror)
             return DamagedError(f"{words} cannot be read ({error.strerror}): copy only it again")
         found = Digest(self._hashes[number].hexdigest())
         if found == self._listed[number].digest:
@@ -166,17 +186,21 @@ class Volumes(io.RawIOBase):
                 )
         return None
 
+    def without_manifest(self, error: BundlerError) -> BundlerError:
+        """What to say if the manifest cannot be read: what is lost, or `error`."""
+        return self._missing(sorted(self._lost)) if self._lost else error
+
     def _missing(self, numbers: list[int]) -> UnavailableError:
         missing = f"{self._files.words(numbers)} {'are' if len(numbers) > 1 else 'is'} missing"
+        if not self._whole:
+            first = "it" if len(numbers) == 1 else "the first"
+            missing += f", and the manifest, of which {first} has some, is not whole"
         return UnavailableError(f"{missing}: name the folders of all volumes")
 
     def _size(self, number: int) -> int:
         """Of the file of a volume that is here, or was."""
         if number not in self._found_sizes:
-            path = self._files.path(number)
-            if path is None:
-                raise self._missing([number])
-            self._found_sizes[number] = os.path.getsize(path)
+            self._found_sizes[number] = os.path.getsize(self._path(number))
         return self._found_sizes[number]
 
     def _opened(self, number: int) -> io.FileIO:
@@ -186,14 +210,28 @@ class Volumes(io.RawIOBase):
             self._file.close()  # Or its stick could not be taken out.
             self._file = None
         self._number = number
-        while (path := self._files.path(number)) is None:
-            words = self._files.words([number])
-            if not (self._ask and self._ask(f"insert the stick with {words}, and press Enter")):
-                raise self._missing([number])
-            self._files.look_again()
+        path = self._path(number)
         self._size(number)
         try:
             self._file = io.FileIO(path)
         except OSError as error:
             raise RequestError(f"cannot open {path}: {error.strerror}") from None
         return self._file
+
+    def _path(self, number: int) -> Path:
+        """The file of a volume, when it is here; raises as `readinto` does if it does not come."""
+        key = "Enter" if self._whole else "Enter, or Ctrl-D if it is lost"
+        while (path := self._files.path(number)) is None:
+            words = self._files.words([number])
+            request = f"insert the stick with {words}, and press {key}"
+            if number in self._lost or not (self._ask and self._ask(request)):
+                if self._whole:
+                    raise self._missing([number])
+                self._lost.add(number)
+                raise _lost(words)
+            self._files.look_again()
+        return path
+
+
+def _lost(volume: str) -> OSError:
+    return OSError(errno.ENOENT, f"{volume} is missing")

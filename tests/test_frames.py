@@ -113,6 +113,25 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(jobs: int) -> None:
     assert written(pieces, jobs=jobs) == written(pieces, jobs=1)
 
 
+def test_an_interruption_while_threads_are_started_is_passed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At the instant between the start of a thread and its being known to run."""
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        started.append(thread)
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        written([NOISE], jobs=3)
+    assert not any(thread.is_alive() for thread in started)
+
+
 def test_a_higher_level_saves_bytes() -> None:
     words = random.Random(0).choices(
         ["some", "model", "weights", "words", "in", "a", "row"], k=9999

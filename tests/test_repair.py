@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,33 @@ def cut(path: Path) -> None:
     os.truncate(path, FLIPPED)
 
 
+def split(trips: Trips, size: str) -> Path:
+    """The bundle once more, in volumes, in a folder."""
+    (trips.target / "stick").mkdir()
+    locked = ["--locked", trips.target / "b.tar.zst", "--split-size", size, "--store", "first"]
+    trips.pack("stick/b.tar.zst", *locked)
+    return trips.target / "stick"
+
+
+def cut_after_the_manifest(path: Path) -> None:
+    """Keep as little of a bundle as still says what it holds."""
+    content = path.read_bytes()
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        with suppress(bundler.BundlerError):
+            bundler.inspect(path)
+            return
+
+
 class TestABundle:
-    @pytest.mark.parametrize(("damage", "lost"), [(flip, [TWO]), (cut, [TWO, THREE])])
+    @pytest.mark.parametrize(
+        ("damage", "lost"),
+        [
+            (flip, [TWO]),
+            (cut, [TWO, THREE]),
+            (cut_after_the_manifest, [b"{}", ONE, TWO, THREE]),
+        ],
+    )
     def test_is_completed_by_a_small_one(self, trips: Trips, damage: Any, lost: Any) -> None:
         damage(trips.target / "b.tar.zst")
         done = trips.do("verify", "b.tar.zst", "--request", "need.json", code=4)
@@ -97,24 +123,78 @@ class TestABundle:
 
     def test_in_volumes_is_completed_by_volumes(self, trips: Trips) -> None:
         """Also if one of them has not even its size."""
-        stick, repair = trips.target / "stick", trips.target / "repair"
-        stick.mkdir()
+        stick, repair = split(trips, "1MB"), trips.target / "repair"
         repair.mkdir()
-        locked = ["--locked", trips.target / "b.tar.zst"]
-        split = ["--split-size", "1MB"]
-        trips.pack("stick/b.tar.zst", *locked, *split, "--store", "first")
         flip(stick / "b.tar.zst.001", 500_000)
         cut_short = stick / "b.tar.zst.003"
         os.truncate(cut_short, 1000)
         done = trips.do("verify", "stick", "--request", "need.json", code=4)
         assert "volume 4 of 5 (b.tar.zst.003) ends after 1,000 of" in done.err
-        done = trips.pack("repair/b.tar.zst", "--for", trips.target / "need.json", *split)
+        request = trips.target / "need.json"
+        done = trips.pack("repair/b.tar.zst", "--for", request, "--split-size", "1MB")
         assert "next: carry b.tar.zst.* (sha256sum -c compares) over" in done.out
         for named in ("repair", "repair/b.tar.zst"):
             trips.do("verify", "stick", "--repair", named)
             trips.do("unpack", "stick", "--repair", named, "--dry-run")
         trips.do("unpack", "stick", "--repair", "repair")
         assert trips.found("main") == [MODEL]
+
+    @pytest.mark.parametrize("listed", [True, False], ids=["listed", "without a list"])
+    def test_that_lacks_a_volume_is_completed(self, trips: Trips, listed: bool) -> None:
+        stick = split(trips, "1MB")
+        (stick / "b.tar.zst.002").unlink()
+        if not listed:
+            (stick / "b.tar.zst.volumes").unlink()
+        missing = f"volume 3{' of 5' * listed} (b.tar.zst.002) is missing"
+        done = trips.do("verify", "stick", "--request", "need.json", code=3)
+        assert missing in done.err
+        assert "bundler pack --for need.json packs what is needed" in done.err
+        result = json.loads(trips.do("verify", "stick", "--json", code=3).out)
+        assert result["missing_volumes"] == ["b.tar.zst.002"]
+        trips.pack("repair.tar.zst", "--for", trips.target / "need.json")
+        # With a list it is known where the next volume goes on: so what begins there is read.
+        lost = [TWO] if listed else [TWO, THREE]
+        names = [*map(blob_name, lost)]
+        assert members(trips.target / "repair.tar.zst") == ["manifest.json", *names]
+        assert missing in trips.do("unpack", "stick", code=3).err
+        trips.do("verify", "stick", "--repair", "repair.tar.zst")
+        trips.do("unpack", "stick", "--repair", "repair.tar.zst", "--dry-run")
+        trips.do("unpack", "stick", "--repair", "repair.tar.zst")
+        assert trips.found("main") == [MODEL]
+
+    @pytest.mark.parametrize("numbers", [[4], [1, 3], [2, 4], [1, 2, 3, 4]])
+    def test_that_lacks_any_but_the_first_volume_is_completed(
+        self, trips: Trips, numbers: list[int]
+    ) -> None:
+        stick = split(trips, "1MB")
+        for number in numbers:
+            (stick / f"b.tar.zst.{number:03}").unlink()
+        done = trips.do("verify", "stick", "--request", "need.json", code=3)
+        for number in numbers:
+            assert f"volume {number + 1} of 5 (b.tar.zst.{number:03}) is missing" in done.err
+        trips.pack("repair.tar.zst", "--for", trips.target / "need.json")
+        trips.do("unpack", "stick", "--repair", "repair.tar.zst")
+        assert trips.found("main") == [MODEL]
+
+    def test_of_which_only_the_table_is_lost_needs_no_content(self, trips: Trips) -> None:
+        size = (trips.target / "b.tar.zst").stat().st_size
+        stick = split(trips, str(size - 20))
+        (stick / "b.tar.zst.001").unlink()
+        trips.do("verify", "stick", "--request", "need.json", code=3)
+        trips.pack("repair.tar.zst", "--for", trips.target / "need.json")
+        assert members(trips.target / "repair.tar.zst") == ["manifest.json"]
+        trips.do("unpack", "stick", "--repair", "repair.tar.zst")
+        assert trips.found("main") == [MODEL]
+
+    def test_without_its_manifest_can_ask_for_nothing(self, trips: Trips) -> None:
+        stick = split(trips, "1MB")
+        for name in ("b.tar.zst.000", "b.tar.zst.003"):
+            (stick / name).unlink()
+        for _ in range(2):
+            done = trips.do("verify", "stick", "--request", "need.json", code=3)
+            assert "the manifest, of which the first has some, is not whole" in done.err
+            assert not (trips.target / "need.json").exists()
+            (stick / "b.tar.zst.volumes").unlink(missing_ok=True)
 
     def test_may_be_completed_by_any_that_has_it(self, trips: Trips) -> None:
         """By the same bundle with a fault elsewhere, say: together they are whole."""
