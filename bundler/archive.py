@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -171,9 +172,8 @@ class BundleReader:
         with Extraction(chosen, self._end, receiver) as extraction:
             straight = straight or zstd().decompressor is None
             if self._source.seekable() and not straight:
-                spans = [(member.start, member.end) for member in chosen]
-                if wanted is None:
-                    spans.append((self._end, self._end + len(END)))
+                ends = [(self._end, self._end + len(END))] if wanted is None else []
+                spans = chain(((member.start, member.end) for member in chosen), ends)
                 table = self._seek_table(self.members, self._end)
                 contents = decompressed(
                     self._source, table, table.frames_at(spans), extraction.take, jobs

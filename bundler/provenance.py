@@ -106,15 +106,16 @@ class Provenance:
         installed = self._file(self._roots.kept_as(name), file.path, file.blob, time)
         yield installed
         if name not in _CACHES:
-            link = self._roots.path(name) / file.path
+            leads_to: str | Path | None
             if file.path not in work.present:
                 leads_to = target.pointed(file.blob)
             else:
+                link = os.path.join(target.root, file.path)
                 leads_to = link if is_link(link) else None
             if leads_to is not None:
                 yield from self._in_cache(leads_to, installed)
 
-    def _in_cache(self, place: Path, plain: InstalledFile) -> Iterable[InstalledFile]:
+    def _in_cache(self, place: str | Path, plain: InstalledFile) -> Iterable[InstalledFile]:
         """What a link in a plain folder leads to: without it, the plain file would be none."""
         real = Path(os.path.realpath(place))
         for name in _CACHES:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -313,43 +313,50 @@ def _locked(hf_home: Path) -> Iterator[int]:
                 os.close(folder)
 
 
-def _to_json(receipt: Receipt) -> str:
-    document = {
-        "receipt_version": _VERSION,
-        "bundle": str(receipt.bundle),
-        "models": [
-            {
-                "source": model.source,
-                "name": model.name,
-                "layout": model.layout,
-                "kind": model.kind,
-                "aliases": model.aliases,
-                "specs": model.specs,
-                "needs": model.needs,
-                "revision": model.revision,
-                "commit_hash": model.commit_hash,
-                "size": model.size,
-                "files": [
-                    {
-                        "root": file.root,
-                        "path": file.path,
-                        "digest": str(file.blob.digest),
-                        "size": file.blob.size,
-                        "mtime_ns": file.mtime_ns,
-                        "found": file.found,
-                    }
-                    for file in model.files
-                ],
-                "links": [_pointer_to_json(link) for link in model.links],
-                "texts": [_pointer_to_json(text) for text in model.texts],
-            }
-            for model in receipt.models
-        ],
+def _to_json(receipt: Receipt) -> Iterator[str]:
+    """The receipt, a piece at a time: of many files, the whole text would take much memory."""
+    yield f'{{"receipt_version": {_VERSION}, "bundle": "{receipt.bundle}", "models": ['
+    for number, model in enumerate(receipt.models):
+        named = {
+            "source": model.source,
+            "name": model.name,
+            "layout": model.layout,
+            "kind": model.kind,
+            "aliases": model.aliases,
+            "specs": model.specs,
+            "needs": model.needs,
+            "revision": model.revision,
+            "commit_hash": model.commit_hash,
+            "size": model.size,
+        }
+        yield f"{', ' if number else ''}{json.dumps(named)[:-1]}"
+        yield from _list_to_json("files", map(_file_to_json, model.files))
+        yield from _list_to_json("links", map(_pointer_to_json, model.links))
+        yield from _list_to_json("texts", map(_pointer_to_json, model.texts))
+        yield "}"
+    yield "]}\n"
+
+
+def _list_to_json(key: str, items: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """The rest of an object, from the comma before a key on that has a list."""
+    yield f', "{key}": ['
+    for number, item in enumerate(items):
+        yield f"{', ' if number else ''}{json.dumps(item)}"
+    yield "]"
+
+
+def _file_to_json(file: InstalledFile) -> dict[str, Any]:
+    return {
+        "root": file.root,
+        "path": file.path,
+        "digest": str(file.blob.digest),
+        "size": file.blob.size,
+        "mtime_ns": file.mtime_ns,
+        "found": file.found,
     }
-    return json.dumps(document) + "\n"
 
 
-def _pointer_to_json(pointer: InstalledPointer) -> dict[str, str | bool | None]:
+def _pointer_to_json(pointer: InstalledPointer) -> dict[str, Any]:
     return {
         "root": pointer.root,
         "path": pointer.path,

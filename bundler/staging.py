@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
@@ -55,15 +54,18 @@ def stage(
 
     What the bundle lacks comes first, from what is here; what it has bad or not, from `repairs`.
     """
-    missing: dict[Digest, list[Target]] = defaultdict(list)
+    first: dict[Digest, Target] = {}
+    others: list[tuple[Target, Blob]] = []
     blobs = {}
     for name, blob in _to_bring(work):
         if name in targets and not targets[name].has(blob):
-            missing[blob.digest].append(targets[name])
-            blobs[blob.digest] = blob
+            if blob.digest in first:
+                others.append((targets[name], blob))
+            else:
+                first[blob.digest] = targets[name]
+                blobs[blob.digest] = blob
     for name, target in targets.items():
         target.expect(work[name].files)
-    first = {digest: targets_of[0] for digest, targets_of in missing.items()}
     if lacking := {blobs[digest] for digest in reader.manifest.absent if digest in first}:
         gone = [*take(reader.manifest, first, known.places_of(lacking), progress)]
         check_mended(reader, gone, repairs)
@@ -78,10 +80,9 @@ def stage(
         with progress.start("repairing", sum(blob.size for blob in mended.values())) as meter:
             staging.extract(repair, mended, jobs, meter.add)
     staging.finish(blobs.values())
-    for digest, targets_of in missing.items():
-        for other in targets_of[1:]:
-            with targets_of[0].open(blobs[digest]) as copy:
-                other.copy(blobs[digest], VerifiedReader(copy, blobs[digest], str(digest)))
+    for other, blob in others:
+        with first[blob.digest].open(blob) as copy:
+            other.copy(blob, VerifiedReader(copy, blob, str(blob.digest)))
 
 
 class _Staging:

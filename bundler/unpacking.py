@@ -212,6 +212,7 @@ def unpack(
         check_apart(work, roots, env_file)
         if is_left(reader.digest, snapshots, work, roots, known):
             how = How(link_mode, code, jobs, keep_refs)
+            work.clear()  # It is made again, under a lock, and takes memory meanwhile.
             work = install(reader, snapshots, placed, roots, known, how, progress, repairing)
         else:
             # A pipe is read to its end all the same.

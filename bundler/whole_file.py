@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -113,11 +113,13 @@ def _held(draft: Path, folder: int, wait: bool) -> Iterator[BinaryIO]:
             return
 
 
-def write_text(path: Path, content: str, option: str, folder: int | None = None) -> None:
-    """Put a small file at `path`, whole or not at all; folders are made.
+def write_text(
+    path: Path, content: str | Iterable[str], option: str, folder: int | None = None
+) -> None:
+    """Put a file with a text, which may come in pieces, at `path`, whole or not at all.
 
-    `folder` is as in `whole_file`. Raises TargetError, with `option` as the way to name another
-    place.
+    Folders are made. `folder` is as in `whole_file`. Raises TargetError, with `option` as the way
+    to name another place.
     """
     if folder is None and path.is_dir():
         raise TargetError(f"{path} is a folder: name a file with {option}")
@@ -136,7 +138,8 @@ def write_text(path: Path, content: str, option: str, folder: int | None = None)
                         kept = state.st_mode & (0o775 if is_own else 0o444)
                         usual = 0 if is_own else stat.S_IMODE(os.fstat(file.fileno()).st_mode)
                         os.fchmod(file.fileno(), kept | usual)
-                file.write(os.fsencode(content))
+                for piece in [content] if isinstance(content, str) else content:
+                    file.write(os.fsencode(piece))
         except BaseException:
             remove_empty(made)
             raise
