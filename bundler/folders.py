@@ -18,6 +18,8 @@ from bundler.relative import RelativePath
 
 STAGING = RelativePath(".locks/bundler")
 """Where bundler works below each root; scanners of a Hugging Face cache skip `.locks` alone."""
+ALIKE = "as some do if only capital letters or accents differ: unpack elsewhere"
+"""What is to be said of two names that are one."""
 _KEPT_OPEN = 64
 _MANY = 100
 """Files and folders from which on the whole file system is synced at once."""
@@ -103,9 +105,14 @@ class Folders:
         return handle
 
     def create(self, path: RelativePath) -> int:
-        """A file at `path`, where nothing may be, opened for writing."""
+        """A file at `path`, where nothing may be, opened for writing.
+
+        Raises OSError, and TargetError if the file system takes the name and another one for one.
+        So does all below that puts something where nothing may be.
+        """
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        file = os.open(path.name, flags, 0o666, dir_fd=self.handle(path.parent))
+        with self._by_itself(path):
+            file = os.open(path.name, flags, 0o666, dir_fd=self.handle(path.parent))
         self._changed.add(path.parent)
         return file
 
@@ -124,7 +131,8 @@ class Folders:
 
     def symlink(self, text: str, path: RelativePath) -> None:
         """A link at `path`, where nothing may be, that says `text`."""
-        os.symlink(text, path.name, dir_fd=self.handle(path.parent))
+        with self._by_itself(path):
+            os.symlink(text, path.name, dir_fd=self.handle(path.parent))
         self._changed.add(path.parent)
 
     def link(self, source: RelativePath, target: RelativePath) -> None:
@@ -132,7 +140,8 @@ class Folders:
         origin = os.dup(self.handle(source.parent))
         try:
             goal = self.handle(target.parent)
-            os.link(source.name, target.name, src_dir_fd=origin, dst_dir_fd=goal)
+            with self._by_itself(target):
+                os.link(source.name, target.name, src_dir_fd=origin, dst_dir_fd=goal)
         finally:
             os.close(origin)
         self._changed.add(target.parent)
@@ -141,12 +150,20 @@ class Folders:
         """Put the file at `source` where nothing may be."""
         try:
             self.link(source, target)
-        except FileExistsError:
-            raise  # Two names that this file system takes for one.
         except OSError:
             self.rename(source, target)  # It has no links.
         else:
             self.remove(source)
+
+    @contextmanager
+    def _by_itself(self, path: RelativePath) -> Iterator[None]:
+        try:
+            yield
+        except FileExistsError:
+            raise TargetError(
+                f"the file system of {self.root} takes {path.name!r} and another name that goes "
+                f"there for one, {ALIKE}"
+            ) from None
 
     def rename(self, source: RelativePath, target: RelativePath) -> None:
         """Put what stands at `source` in the place of `target`, atomically."""

@@ -17,8 +17,9 @@ from bundler.whole_file import draft_of, held_draft
 SplitSize = int | Literal["auto"]
 """Bytes of a volume; or as many as a file can have where it goes, and no volumes if that is enough
 for the bundle."""
-_FAT_LIMIT = (4 << 30) - 1
-"""Bytes of a file: a directory entry of FAT has 32 bits for its size."""
+_FAT_LIMIT = (4 << 30) - (1 << 20)
+"""Bytes of a file. A directory entry of FAT has 32 bits for its size, but fsck.fat 4.2 also counts
+the bytes of all its clusters in as many, and cuts a file to nothing where that is 4 GiB."""
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:(|[kmgt]|[kmgt]i)b)?", re.IGNORECASE)
 
 
@@ -71,7 +72,7 @@ def file_limit(file: BinaryIO) -> int:
     """Bytes that a file can have where `file` is, as far as its file system says."""
     try:
         # lseek(2), EINVAL: beyond what the file system can have. Linux compares.
-        os.lseek(file.fileno(), _FAT_LIMIT + 1, os.SEEK_SET)
+        os.lseek(file.fileno(), 4 << 30, os.SEEK_SET)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise

@@ -7,14 +7,15 @@ import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from bundler.content import holds
 from bundler.digest import Blob, Digest
-from bundler.disk import is_link, state_at
+from bundler.disk import is_link, names_in, state_at
 from bundler.environment import TRUE
 from bundler.errors import FormatError, TargetError, shown
-from bundler.folders import STAGING
+from bundler.folders import ALIKE, STAGING
 from bundler.layouts.placement import Absent, File, Link, Placement, Sealed, Text
 from bundler.moves import Move, moves_of
 from bundler.names import folders_above
@@ -137,6 +138,7 @@ def survey(
         links = [p for p in wanted if isinstance(p, Link)]
         missing_links = tuple(p for p in links if not _link_stands(root, p, blobs.get(p.target)))
         texts = tuple(_missing_texts(root, [p for p in wanted if isinstance(p, Text)]))
+        _check_names(root, (*missing_links, *texts))
         return Survey(
             wanted=tuple(wanted),
             files=tuple(file for file in files if file.path not in stands),
@@ -276,6 +278,19 @@ def _present_files(
             f"{more}: move it away, or unpack elsewhere"
         )
     return present, kept
+
+
+def _check_names(root: Path, changed: Iterable[Link | Text]) -> None:
+    """Raise TargetError if what one of these would replace has another name.
+
+    Files need no such look: only those are replaced whose names say what their content is.
+    """
+    names = cache(names_in)
+    for path in (root / placement.path for placement in changed):
+        if os.path.lexists(path) and path.name not in names(path.parent):
+            raise TargetError(
+                f"the file system of {root} takes {path} and what is there for one, {ALIKE}"
+            )
 
 
 def _check_sealed(root: Path, sealed: Sealed, missing: Iterable[RelativePath]) -> None:

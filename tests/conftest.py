@@ -94,6 +94,50 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[..., Path | None]]:
+    """Makes a file system in a sparse file, mounts it, and gives its folder; None if it cannot."""
+    image, folder = tmp_path / "image", tmp_path / "mounted"
+    folder.mkdir()
+
+    def mount(make: str, mount: str) -> Path | None:
+        with open(image, "wb") as file:
+            file.truncate(64 << 20)
+        for command in (f"{make} {image}", f"{mount} {image} {folder}"):
+            try:
+                subprocess.run(command.split(), capture_output=True, check=True)
+            except (FileNotFoundError, subprocess.CalledProcessError):
+                return None
+        return folder
+
+    yield mount
+    if os.path.ismount(folder):
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def fat(mounted: Callable[..., Path | None]) -> Path:
+    """A folder with FAT in clusters of 32 KiB, as on a large stick."""
+    folder = mounted("mkfs.vfat -s 64", "mount -t vfat -o loop")
+    if folder is None:
+        pytest.skip("FAT cannot be mounted here")
+    return folder
+
+
+@pytest.fixture
+def case_blind(mounted: Callable[..., Path | None]) -> Path:
+    """A folder that can hold links, in which names that differ in case alone are one."""
+    folder = mounted("mkfs.ext4 -q -O casefold", "mount -o loop")
+    if folder is not None:
+        (folder / "f").mkdir()
+        subprocess.run(["chattr", "+F", str(folder / "f")], check=True)
+        return folder / "f"
+    folder = mounted("mkntfs -F -Q -q", "lowntfs-3g -o ignore_case")
+    if folder is None:
+        pytest.skip("no file system that is blind to case can be mounted here")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     """Runs commands whose every call that changes the disk can be attended to."""

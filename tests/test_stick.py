@@ -137,7 +137,8 @@ def test_the_readme_of_somebody_else_stays(stick: Path, kind: str) -> None:
             theirs.write_text("Holidays\n" * (kind == "file"))
     before = {path: path.lstat() for path in (theirs, theirs.resolve())}
     packed = pack(stick)
-    assert {path: path.lstat()[:8] for path in before} == {p: s[:8] for p, s in before.items()}
+    # All but times: it was read.
+    assert {path: path.lstat()[:7] for path in before} == {p: s[:7] for p, s in before.items()}
     assert packed.safe_to_remove
     assert packed.readme is None
     assert packed.notes == (f"{theirs} is not bundler's, and was left as it is",)
@@ -194,9 +195,10 @@ class TestTaken:
         }
 
 
-def test_a_volume_of_another_bundle_stays(stick: Path) -> None:
-    # As on the second stick of a set.
-    volume = stick / "tiny.tar.zst.001"
+@pytest.mark.parametrize("name", ["tiny.tar.zst.001", "TINY.tar.zst.001"])
+def test_a_volume_of_another_bundle_stays(stick: Path, name: str) -> None:
+    """As on the second stick of a set. FAT takes names that differ in case alone for one."""
+    volume = stick / name
     volume.write_bytes(b"of another")
     packed = pack(stick, size=100_000)
     assert (packed.path, packed.volumes) == (stick / "tiny-2.tar.zst", 4)
