@@ -59,8 +59,9 @@ def gather(
             if locked is not None:
                 planned = [s for s in locked.snapshots if s.layout != PREPARED]
                 remote = [pinned(r, s) for r, s in zip(remote, planned, strict=True)]
-            wanted = [(w, f) for w, f in contents(remote) if f.identity not in plan.there]
-            blobs = {**plan.there, **fetch_all(wanted, store, progress, patience)}
+            wanted = ((w, f) for w, f in contents(remote) if f.identity not in plan.there)
+            blobs = fetch_all(list(wanted), store, progress, patience)
+            blobs.update(plan.there)
         except BundlerError as error:
             if _has_damage(error):
                 for blob in archives.values():
