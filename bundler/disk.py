@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from pathlib import Path
 
 PYTHON_CACHE = "__pycache__"
@@ -81,6 +82,23 @@ def state_at(path: Path | str) -> os.stat_result | None:
         return os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def states_below(root: Path) -> Callable[[str], os.stat_result | None]:
+    """`state_at` for many paths below `root`: nothing is asked about what is in no folder.
+
+    What it finds of folders it keeps: it is good as long as nothing changes there.
+    """
+
+    @cache
+    def is_there(folder: str) -> bool:
+        return state_at(os.path.join(root, folder)) is not None
+
+    def at(path: str) -> os.stat_result | None:
+        folder = path.rpartition("/")[0]
+        return state_at(os.path.join(root, path)) if is_there(folder) else None
+
+    return at
 
 
 def is_link(path: Path | str) -> bool:
