@@ -23,7 +23,7 @@ from bundler.code import HUBCONF
 from bundler.completeness import absent_shards
 from bundler.copies import Copy, copy_at
 from bundler.digest import SHA1, SHA256, Digest
-from bundler.disk import PYTHON_CACHE, entries, files_below, start_of
+from bundler.disk import PYTHON_CACHE, entries, names_below, start_of
 from bundler.environment import Roots
 from bundler.errors import BundlerError, DamagedError, RequestError, UnavailableError
 from bundler.hub_cache import LARGEST_LIST, etag_of, listed_files, listed_size
@@ -96,9 +96,9 @@ class Caches:
         listed = listed_files(folder, commit_hash)
         content = folder / "snapshots" / commit_hash
         files, faults = [], []
-        for path in sorted(files_below(content)):
-            inner = path.relative_to(content).as_posix()
+        for inner in sorted(names_below(content)):
             try:
+                path = os.path.join(content, inner)
                 files.append(_file(path, inner, listed.get(inner, {})))
             except (OSError, BundlerError):
                 faults.append(inner)
@@ -266,13 +266,12 @@ def _commit(folder: Path, revision: str) -> str | None:
 
 def _revisions(folder: Path) -> set[str]:
     """What a repository can be asked for here: its refs, and commits that none of them names."""
-    refs = {path.relative_to(folder / "refs").as_posix() for path in files_below(folder / "refs")}
-    named = {ref: _commit(folder, ref) for ref in refs}
+    named = {ref: _commit(folder, ref) for ref in names_below(folder / "refs")}
     found = {p.name for p in entries(folder / "snapshots") if SHA1.fullmatch(p.name)}
     return {ref for ref, commit in named.items() if commit} | (found - {*named.values()})
 
 
-def _file(path: Path, inner: str, listed: Mapping[str, Any]) -> RemoteFile:
+def _file(path: str, inner: str, listed: Mapping[str, Any]) -> RemoteFile:
     """A file of a snapshot, with what its blob's name or the list of files promises.
 
     Raises DamagedError for one that has another size than the list has, RequestError, OSError.
@@ -280,7 +279,7 @@ def _file(path: Path, inner: str, listed: Mapping[str, Any]) -> RemoteFile:
     etag = etag_of(path, listed)
     digest = Digest(etag) if SHA256.fullmatch(etag) else None
     git_sha1 = etag if SHA1.fullmatch(etag) else None
-    file = local_file(str(path), inner, digest=digest, git_sha1=git_sha1, etag=etag or None)
+    file = local_file(path, inner, digest=digest, git_sha1=git_sha1, etag=etag or None)
     if listed and file.size != listed_size(listed):
         raise DamagedError(f"{path} has another size than the list of files has")
     return file
@@ -288,9 +287,9 @@ def _file(path: Path, inner: str, listed: Mapping[str, Any]) -> RemoteFile:
 
 def _folder(folder: Path) -> tuple[RemoteFile, ...]:
     """The files below a folder, without what Python compiled there. Raises UnavailableError."""
-    found = list(files_below(folder, without={PYTHON_CACHE}))
+    found = sorted(names_below(folder, without={PYTHON_CACHE}))
     try:
-        return tuple(local_file(str(p), p.relative_to(folder).as_posix()) for p in sorted(found))
+        return tuple(local_file(os.path.join(folder, name), name) for name in found)
     except (OSError, RequestError) as error:
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
         raise UnavailableError(f"{folder} cannot be read as a whole ({said})") from None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from pathlib import Path
 
 PYTHON_CACHE = "__pycache__"
@@ -34,28 +35,45 @@ def files_below(folder: Path, without: Collection[str] = ()) -> Iterator[Path]:
     Such links may lead anywhere, and round in circles. So are folders that are called as one of
     `without`, and what may not be read.
     """
-    return (path for path, is_link in _below(folder, without) if not is_link)
+    return (folder / name for name in names_below(folder, without))
+
+
+def names_below(folder: Path, without: Collection[str] = ()) -> Iterator[str]:
+    """The same as text, each by the way from `folder`: of many files it takes far less time."""
+    return (name for name, is_link in _below(folder, without) if not is_link)
 
 
 def paths_below(folder: Path, without: Collection[str] = ()) -> Iterator[Path]:
-    """The same with links to folders; nothing behind them."""
-    return (path for path, _ in _below(folder, without))
+    """The same as `files_below` with links to folders; nothing behind them."""
+    return (folder / name for name, _ in _below(folder, without))
 
 
-def _below(folder: Path, without: Collection[str]) -> Iterator[tuple[Path, bool]]:
+def _below(folder: Path, without: Collection[str]) -> Iterator[tuple[str, bool]]:
     """What is no folder itself, and whether it is a link to one."""
-    todo = [folder]  # Not os.walk, which calls itself for each folder in a folder.
+    todo = [""]  # Not os.walk, which calls itself for each folder in a folder.
     while todo:
+        inner = todo.pop()
         deeper = []
-        for path in entries(todo.pop()):
-            is_folder = os.path.isdir(path)
-            if is_folder and path.name in without:
+        for entry in _scanned(os.path.join(folder, inner)):
+            name = f"{inner}{entry.name}"
+            is_link = entry.is_symlink()
+            is_folder = os.path.isdir(entry) if is_link else entry.is_dir()
+            if is_folder and entry.name in without:
                 continue
-            if is_folder and not os.path.islink(path):
-                deeper.append(path)
+            if is_folder and not is_link:
+                deeper.append(f"{name}/")
             else:
-                yield path, is_folder
+                yield name, is_folder
         todo += reversed(deeper)
+
+
+def _scanned(folder: str) -> list[os.DirEntry[str]]:
+    """As `entries`."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        return []
 
 
 def state_at(path: Path | str) -> os.stat_result | None:
@@ -64,6 +82,23 @@ def state_at(path: Path | str) -> os.stat_result | None:
         return os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def states_below(root: Path) -> Callable[[str], os.stat_result | None]:
+    """`state_at` for many paths below `root`: nothing is asked about what is in no folder.
+
+    What it finds of folders it keeps: it is good as long as nothing changes there.
+    """
+
+    @cache
+    def is_there(folder: str) -> bool:
+        return state_at(os.path.join(root, folder)) is not None
+
+    def at(path: str) -> os.stat_result | None:
+        folder = path.rpartition("/")[0]
+        return state_at(os.path.join(root, path)) if is_there(folder) else None
+
+    return at
 
 
 def is_link(path: Path | str) -> bool:

@@ -66,9 +66,11 @@ def gather(
             wanted = [(w, f) for w, f in contents(remote) if f.identity not in plan.there]
             lent = lending.lend(wanted)
             wanted = [(w, f) for w, f in wanted if f.identity not in lent]
-            blobs = {**plan.there, **lent, **fetch_all(wanted, store, progress, patience)}
+            blobs = fetch_all(wanted, store, progress, patience)
+            blobs.update(plan.there)
+            blobs.update(lent)
             alike = lending.recall_alike(blobs.values())
-            blobs |= fetch_all(alike, store, progress, patience)
+            blobs.update(fetch_all(alike, store, progress, patience))
         except BundlerError as error:
             if _has_damage(error):
                 for blob in archives.values():

@@ -32,7 +32,7 @@ def listed_size(listed: Mapping[str, Any]) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def etag_of(path: Path, listed: Mapping[str, Any]) -> str:
+def etag_of(path: Path | str, listed: Mapping[str, Any]) -> str:
     """Upstream's name for the content of a file of a snapshot, if anything here tells it.
 
     A sha256 or a git blob id: as the listing has it, else as the blob is called that it links to.

@@ -69,18 +69,20 @@ class Lending:
 
         Each content is in a bundle once, so its name must be known before.
         """
-        sizes = Counter(blob.size for blob in {*blobs})
-        alike = [blob for blob in {*blobs} if sizes[blob.size] > 1 and blob.size >= LARGE]
+        if not self.stand_ins:
+            return []
+        large = {blob for blob in blobs if blob.size >= LARGE}
+        sizes = Counter(blob.size for blob in large)
         beginnings: dict[Blob, tuple[int, bytes]] = {}
-        if any(blob.digest in self.stand_ins for blob in alike):
-            for blob in alike:
+        for blob in large:
+            if sizes[blob.size] > 1:
                 with self._store.open(blob) as content:
                     beginnings[blob] = (blob.size, content.read(_BEGINNING))
         count = Counter(beginnings.values())
         return self._recall(
             identity
             for identity, loan in self._loans.items()
-            if _lacks_name(loan) and count[beginnings.get(loan.blob, (0, b""))] > 1
+            if _lacks_name(loan) and loan.blob in beginnings and count[beginnings[loan.blob]] > 1
         )
 
     def recall_unnamed(self) -> list[tuple[str, RemoteFile]]:

@@ -89,15 +89,19 @@ def in_order(
     turns = _Turns()
     results: queue.Queue[tuple[V] | BaseException | None] = queue.Queue(_AHEAD * jobs)
 
+    def do_next() -> None:
+        with taking:
+            turns.go_on()
+            number, item = next(todo)
+        result = work(item)
+        del item  # It may be large, and the turn is long to come.
+        with turns.take(number):
+            results.put((in_turn(result),))
+
     def run() -> None:
         try:
             while True:
-                with taking:
-                    turns.go_on()
-                    number, item = next(todo)
-                result = work(item)
-                with turns.take(number):
-                    results.put((in_turn(result),))
+                do_next()
         except (StopIteration, Stopped):
             pass
         except BaseException as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bundler.content import holds
 from bundler.digest import Blob, Digest
-from bundler.disk import is_link, names_in, state_at
+from bundler.disk import is_link, names_in, states_below
 from bundler.environment import TRUE
 from bundler.errors import FormatError, TargetError, shown
 from bundler.folders import ALIKE, STAGING
@@ -98,9 +98,10 @@ def links_wanted() -> bool:
 
 def can_link(root: Path, links: bool) -> Callable[[RelativePath], bool]:
     """What `Layout.place` asks: may a link stand at a path below `root`?"""
+    state_of = states_below(root)
 
     def at(path: RelativePath) -> bool:
-        state = state_at(os.path.join(root, path))
+        state = state_of(path)
         return links if state is None else stat.S_ISLNK(state.st_mode)
 
     return at
@@ -128,7 +129,9 @@ def survey(
         if follow_aliases:
             placements = redirected(root, placements)
         wanted = without_contradictions(placements)
-        _check_obstacles(root, wanted)
+        state_of = states_below(root)
+        absent = [p for p in wanted if isinstance(p, Absent) and _hides(state_of(p.path))]
+        _check_obstacles(root, [*absent, *(p for p in wanted if not isinstance(p, Absent))])
         files = [p for p in wanted if isinstance(p, File)]
         blobs = {file.path: file.blob for file in files}
         present, kept = _present_files(root, files, trusted, edited, makes_links, progress)
@@ -144,7 +147,7 @@ def survey(
             files=tuple(file for file in files if file.path not in stands),
             links=missing_links,
             texts=texts,
-            absent=tuple(p for p in wanted if isinstance(p, Absent) and _hides(root, p)),
+            absent=tuple(absent),
             present=present,
             edited=kept,
             moves=tuple(moves_of(root, missing_links, texts)),
@@ -206,20 +209,15 @@ def without_contradictions(placements: Iterable[Placement]) -> list[Placement]:
 
 def _check_obstacles(root: Path, wanted: Iterable[Placement]) -> None:
     """Raise TargetError if a link or a file stands where a folder is needed, before any change."""
-    needed = folders_above(
-        placement.path
-        for placement in wanted
-        if not isinstance(placement, Absent) or _hides(root, placement)
-    )
+    needed = folders_above(placement.path for placement in wanted)
     for folder in sorted(needed, key=lambda folder: len(folder.parts)):
         path = root / folder
         if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
             raise TargetError(f"{path} is a link or a file where a folder belongs: move it away")
 
 
-def _hides(root: Path, marker: Absent) -> bool:
+def _hides(state: os.stat_result | None) -> bool:
     """Whether a marker is there; a folder of that name marks nothing."""
-    state = state_at(os.path.join(root, marker.path))
     return state is not None and (stat.S_ISLNK(state.st_mode) or stat.S_ISREG(state.st_mode))
 
 
