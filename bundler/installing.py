@@ -109,11 +109,11 @@ def install(
         receipt = Receipt(reader.digest, origins.models(_by_model(forms, targets)))
         pending = with_moves(receipt, work, roots, pending=True)
         moved = with_moves(receipt, work, roots, pending=False)
-        write_receipt(roots.hf_home, pending)
+        write_receipt(roots.hf_home, pending, progress)
         for name, target in targets.items():
             target.publish(work[name])
         if pending != moved:
-            write_receipt(roots.hf_home, moved)
+            write_receipt(roots.hf_home, moved, progress)
     return work
 
 

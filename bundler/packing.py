@@ -36,7 +36,7 @@ from bundler.split_size import SplitSize, check_count, check_split
 from bundler.splitting import Check, Splitter, remove_volume_drafts, split_file
 from bundler.stick import bundle_name, free_place, leave_readme, read_back, settle
 from bundler.store import BlobStore, Usage
-from bundler.trust import signature_path
+from bundler.trust import drop_older_signature, signature_path
 from bundler.upstream import Upstream
 from bundler.whole_file import whole_file
 
@@ -60,6 +60,8 @@ class Packed:
     """In how many it was split, named `path` and `.000`, `.001`, …; 0 if it is one file."""
     notes: tuple[str, ...] = ()
     """What did not go as planned, and is no error; one sentence each."""
+    repairs: bool = False
+    """Whether it completes a bundle that was found damaged, and is not unpacked by itself."""
     signature: Path | None = None
     """Where the signature is, if there was a key to sign with."""
     parity: tuple[str, ...] = ()
@@ -123,6 +125,7 @@ def plan_pack(
     store: Path | str | None = None,
     closed: bool = True,
     locked: Manifest | None = None,
+    needed: Manifest | None = None,
     since: Sequence[Listing] = (),
     code: bool = True,
     sources: Sequence[Source] = SOURCES,
@@ -133,7 +136,8 @@ def plan_pack(
     `upstream`: where to look for them. `everything`: pack all that the libraries' caches on this
     machine hold, too. `store`: the folder that keeps downloads (`default_store`). `closed`: bring
     what the models need from other repositories too. `locked`:
-    instead of `specs`, plan for exactly what this manifest has. `since`: what the target has
+    instead of `specs`, plan for exactly what this manifest has. `needed`: the same for one that
+    `verify` asks for a repair with. `since`: what the target has
     already, which stays out of the bundle (`read_listing`). `code`: False refuses models that
     hold some, as far as names tell.
 
@@ -142,7 +146,7 @@ def plan_pack(
     folder = _store(store)
     with upstream.open((progress or Silent()).say) as (hub, web, caches):
         planner = Planner(hub, web, caches, sources, folder)
-        already = Since(since, folder, locked)
+        locked, already = _given(locked, needed, since, folder)
         plan = _plan(planner, specs, selection, closed, everything, locked, already, folder)
     if not code:
         refuse_code(plan.snapshots)
@@ -159,6 +163,7 @@ def pack(
     store: Path | str | None = None,
     closed: bool = True,
     locked: Manifest | None = None,
+    needed: Manifest | None = None,
     since: Sequence[Listing] = (),
     code: bool = True,
     split_size: SplitSize | None = None,
@@ -200,7 +205,7 @@ def pack(
     folder = _store(store)
     with upstream.open(progress.say) as (hub, web, caches):
         planner = Planner(hub, web, caches, sources, folder)
-        already = Since(since, folder, locked)
+        locked, already = _given(locked, needed, since, folder)
         plan = _plan(planner, specs, selection, closed, everything, locked, already, folder)
         if not code:
             refuse_code(plan.snapshots)
@@ -221,7 +226,7 @@ def pack(
             def gathered_and_written(*, late: bool) -> Packed:
                 """`late`: large files of this machine are read when they are written."""
                 is_file = path is not None and split_size is None
-                unnamed = late and is_file and not since
+                unnamed = late and is_file and locked is None and not since
                 lending = Lending(blobs, named=late and path is not None, unnamed=unnamed)
                 manifest, notes = gather(
                     plan, locked, already, blobs, lending, progress, web.patience
@@ -247,16 +252,35 @@ def pack(
                         "they are brought anew"
                     )
                 packed = gathered_and_written(late=False)
+            packed = replace(packed, repairs=needed is not None and bool(needed.builds_on))
             if sign is not None:
                 packed = _signed(packed, sign, check)
+            elif packed.path is not None and (
+                older := drop_older_signature(packed.path, packed.digest)
+            ):
+                said = f"{older} was the signature of an older bundle, and is removed"
+                packed = replace(packed, notes=(*packed.notes, said))
             if parity is not None and packed.path is not None:
                 packed = _with_parity(packed, packed.path, parity, check, progress)
             if stick is not None and packed.path is not None:
-                readme, why_not = leave_readme(packed.path)
+                readme, why_not = leave_readme(packed.path, repairs=packed.repairs)
                 settle(stick)
                 notes = (*packed.notes, *why_not)
                 packed = replace(packed, safe_to_remove=True, readme=readme, notes=notes)
             return packed
+
+
+def _given(
+    locked: Manifest | None, needed: Manifest | None, since: Sequence[Listing], store: BlobStore
+) -> tuple[Manifest | None, Since]:
+    """The manifest that is to be packed, if that is known, and what need not be."""
+    if needed is not None:
+        if locked is not None or since:
+            raise RequestError(
+                "what is needed for a repair goes without a locked manifest and since"
+            )
+        locked, since = needed, [Listing.of_needed(needed)]
+    return locked, Since(since, store, locked)
 
 
 def _signed(packed: Packed, key: PrivateKey, check: Check | None) -> Packed:

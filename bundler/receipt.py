@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from bundler.manifest import Snapshot
 from bundler.names import MAX_DEPTH, relative_path
 from bundler.new_folder import remove_empty
 from bundler.permission import told
+from bundler.progress import Progress, Silent
 from bundler.relative import RelativePath
 from bundler.sharing import SHARED_FROM
 from bundler.spec import spec_of
@@ -33,6 +35,8 @@ _LARGEST = 512 << 20
 """Bytes of a receipt that is read: about a million files."""
 _DEEPEST = 2 * MAX_DEPTH
 """Components of a path: a name, in the layout `flat`, and a path below it."""
+_MOMENT = 1
+"""Seconds that receipts may be waited for before it is told: they are small, and soon written."""
 Place = tuple[str, RelativePath]
 """A root, by what `Roots.kept_as` gives, and a path below it."""
 Key = tuple[str | None, ...]
@@ -234,18 +238,23 @@ def _read(path: Path, folder: int, must_read: bool = True) -> Receipt | None:
     return None
 
 
-def write_receipt(hf_home: Path, receipt: Receipt) -> None:
-    """Keep `receipt`, merged with an earlier one of the same bundle. Raises TargetError."""
-    with _changed(hf_home, receipt.bundle) as (path, folder, earlier):
+def write_receipt(hf_home: Path, receipt: Receipt, progress: Progress | None = None) -> None:
+    """Keep `receipt`, merged with an earlier one of the same bundle. Raises TargetError.
+
+    Waits while another process writes receipts, and tells `progress` so.
+    """
+    with _changed(hf_home, receipt.bundle, progress or Silent()) as (path, folder, earlier):
         write_text(path, _to_json(receipt.merged(earlier)), "--root", folder)
 
 
-def drop_models(hf_home: Path, bundle: Digest, keys: set[Key]) -> None:
+def drop_models(
+    hf_home: Path, bundle: Digest, keys: set[Key], progress: Progress | None = None
+) -> None:
     """Take the models with these keys out of the receipt of `bundle`; an empty one goes.
 
-    Raises TargetError.
+    Raises TargetError, and waits as `write_receipt` does.
     """
-    with _changed(hf_home, bundle) as (path, folder, receipt):
+    with _changed(hf_home, bundle, progress or Silent()) as (path, folder, receipt):
         left = tuple(m for m in receipt.models if key_of(m) not in keys) if receipt else ()
         if left:
             write_text(path, _to_json(Receipt(bundle, left)), "--root", folder)
@@ -272,7 +281,9 @@ def remove_empty_folder(hf_home: Path) -> None:
 
 
 @contextmanager
-def _changed(hf_home: Path, bundle: Digest) -> Iterator[tuple[Path, int, Receipt | None]]:
+def _changed(
+    hf_home: Path, bundle: Digest, progress: Progress
+) -> Iterator[tuple[Path, int, Receipt | None]]:
     """Where the receipt of `bundle` is, a handle of its folder, and what it is.
 
     No other process changes any meanwhile.
@@ -280,7 +291,7 @@ def _changed(hf_home: Path, bundle: Digest) -> Iterator[tuple[Path, int, Receipt
     path = receipt_path(hf_home, bundle)
     with told(path.parent, "--root"):
         try:
-            with _locked(hf_home) as folder:
+            with _locked(hf_home, progress) as folder:
                 yield path, folder, _read(path, folder)
         except BlockingIOError:
             raise TargetError(
@@ -289,7 +300,7 @@ def _changed(hf_home: Path, bundle: Digest) -> Iterator[tuple[Path, int, Receipt
 
 
 @contextmanager
-def _locked(hf_home: Path) -> Iterator[int]:
+def _locked(hf_home: Path, progress: Progress) -> Iterator[int]:
     """A handle of the folder of receipts, with its lock; after an error what was made is gone.
 
     Raises BlockingIOError where another process has it, and nobody can wait.
@@ -298,7 +309,7 @@ def _locked(hf_home: Path) -> Iterator[int]:
         with Folders(hf_home) as folders:
             folder = os.dup(folders.handle(_FOLDER))
             try:
-                take_lock(folder, wait=True)
+                _wait_for(folder, receipt_folder(hf_home), progress)
                 # Whoever had the lock may have removed it, since there was nothing in it.
                 if is_still(folder, receipt_folder(hf_home)):
                     folders.sync()
@@ -311,6 +322,21 @@ def _locked(hf_home: Path) -> Iterator[int]:
             finally:
                 drop_lock(folder)
                 os.close(folder)
+
+
+def _wait_for(handle: int, folder: Path, progress: Progress) -> None:
+    """Take the lock of the folder with this handle, and tell if that takes more than a moment.
+
+    Raises BlockingIOError where nobody can wait.
+    """
+    since = time.monotonic()
+    while time.monotonic() < since + _MOMENT:
+        try:
+            return take_lock(handle)
+        except BlockingIOError:
+            time.sleep(_MOMENT / 50)
+    progress.say(f"waiting for another bundler, which is writing to {folder}")
+    return take_lock(handle, wait=True)
 
 
 def _to_json(receipt: Receipt) -> Iterator[str]:

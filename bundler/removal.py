@@ -110,7 +110,7 @@ def remove(
         for bundle, model in chosen:
             keys[bundle].add(key_of(model))
         for bundle, dropped in keys.items():
-            drop_models(roots.hf_home, bundle, dropped)
+            drop_models(roots.hf_home, bundle, dropped, progress)
     return removal
 
 

@@ -17,7 +17,7 @@ from bundler.digest import Digest
 from bundler.documents import strict_json
 from bundler.errors import shown
 from bundler.keys import PrivateKey, PublicKey
-from bundler.manifest import Manifest
+from bundler.manifest import MAX_NAMED_FILES, Manifest
 from bundler.members import MANIFEST_NAME, Member, members
 
 _MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -27,6 +27,8 @@ _PREDICATE = "https://model_signing/signature/v1.0"
 _SPARE_SIZE = 1 << 16
 _MEMBER_SIZE = 512
 """Bytes of a signature for each member, which takes 250 as written here and 360 with indents."""
+MAX_SIZE = _SPARE_SIZE + _MEMBER_SIZE * MAX_NAMED_FILES
+"""Bytes that the signature of any bundle may take."""
 _MAX_COMMAS = 1000
 """In the envelope, which has less than ten; values cost many times their text."""
 
@@ -96,6 +98,11 @@ def claimed_hint(content: bytes, listed: Sequence[Member]) -> str:
     Raises one of MALFORMED.
     """
     return _Envelope.parse(content, max_size(listed)).hint[:64]
+
+
+def signed_bundle(content: bytes) -> Digest:
+    """The id of the bundle that a signature file is of, as it states that. Raises MALFORMED's."""
+    return Digest(_stated(_Envelope.parse(content, MAX_SIZE).payload)[MANIFEST_NAME])
 
 
 @dataclass(frozen=True, slots=True)

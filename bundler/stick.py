@@ -32,7 +32,14 @@ _FIRST_LINE = "Models for machines without a network, packed by bundler."
 """By which a README is known to be bundler's own."""
 _LARGEST = 1 << 16
 """Bytes of it that are read; it has less."""
-_UNPACK = re.compile(r"^    bundler unpack FOLDER/([\w.-]+)$", re.ASCII | re.MULTILINE)
+_UNPACK = "    bundler unpack {}FOLDER/{}"
+_TOLD = re.compile(_UNPACK.format("(DAMAGED --repair |)", r"([\w.-]+)$"), re.ASCII | re.MULTILINE)
+_REPAIR = "DAMAGED --repair "
+_HOW = {
+    "": "On such a machine, with bundler installed, and with the place of this folder for FOLDER:",
+    _REPAIR: "This completes a bundle that was found damaged there, with that one for DAMAGED\n"
+    "and the place of this folder for FOLDER:",
+}
 
 
 def bundle_name(models: Iterable[RemoteSnapshot]) -> str:
@@ -73,7 +80,8 @@ def _is_free(place: Path, bundle: Digest) -> bool:
         return False
     names = [path.name.removesuffix(LIST_SUFFIX) for path in entries(place.parent)]
     names += [numbered[0] for name in names if (numbered := split_name(name))]
-    if place.name not in names and not os.path.lexists(place):
+    # In any case of letters: FAT takes them for one.
+    if place.name.lower() not in map(str.lower, names) and not os.path.lexists(place):
         return True
     try:
         with open_bundle(place) as reader:
@@ -101,29 +109,29 @@ def read_back(files: Sequence[tuple[Path, Blob]], progress: Progress) -> None:
                 )
 
 
-def leave_readme(bundle: Path) -> tuple[Path | None, list[str]]:
+def leave_readme(bundle: Path, *, repairs: bool = False) -> tuple[Path | None, list[str]]:
     """Say beside `bundle`, in README.txt, what it is for, and how to unpack it.
 
-    So for bundles there that it said it of before; and how to install bundler, if it is there too.
-    Gives its path, or None and, in one sentence, why there is none: it is somebody else's, or
-    cannot be written.
+    `repairs`: it completes another one. So for bundles there that it said it of before; and how to
+    install bundler, if it is there too. Gives its path, or None and, in one sentence, why there is
+    none: it is somebody else's, or cannot be written.
     """
     path = bundle.with_name(_README)
-    text = _own_text(path)
-    if text is None:
+    before = _own_text(path)
+    if before is None:
         return None, [f"{path} is not bundler's, and was left as it is"]
-    kept = [name for name in _UNPACK.findall(text) if _is_there(path.with_name(name))]
-    names = dict.fromkeys([*kept, bundle.name])
-    commands = "\n".join(f"    bundler unpack FOLDER/{name}" for name in names)
-    install = (
-        "This installs bundler there, with the place of this folder for FOLDER:\n\n"
-        f"    sh FOLDER/{INSTALLER}/install.sh\n\n"
-    )
-    text = (
-        f"{_FIRST_LINE}\n\n"
-        f"{install if bundle.with_name(INSTALLER).is_dir() else ''}"
-        "On such a machine, with bundler installed, and with the place of this folder for FOLDER:\n"
-        f"\n{commands}\n    source offline.env\n\n"
+    told = {name: how for how, name in _TOLD.findall(before) if _is_there(path.with_name(name))}
+    told[bundle.name] = _REPAIR if repairs else ""
+    text = f"{_FIRST_LINE}\n\n"
+    if bundle.with_name(INSTALLER).is_dir():
+        text += (
+            "This installs bundler there, with the place of this folder for FOLDER:\n\n"
+            f"    sh FOLDER/{INSTALLER}/install.sh\n\n"
+        )
+    for how, words in _HOW.items():
+        if commands := [_UNPACK.format(how, name) for name in told if told[name] == how]:
+            text += "\n".join([words, "", *commands, "    source offline.env", "", ""])
+    text += (
         "bundler inspect shows what is in a bundle, bundler verify whether all of it is right.\n"
     )
     try:

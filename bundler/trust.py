@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bundler.digest import Digest
 from bundler.disk import start_of
 from bundler.documents import MALFORMED
 from bundler.errors import RequestError, TrustError
@@ -68,6 +69,25 @@ class Trust:
 def signature_path(bundle: Path) -> Path:
     """Where the signature of a bundle is: beside it, and named after the whole of it."""
     return Path(f"{bundle}.sig")
+
+
+def drop_older_signature(bundle: Path, id_: Digest) -> Path | None:
+    """Remove the signature that another bundle has left beside `bundle`, which has this id.
+
+    Gives its path; None if there is none, or what is there is of this bundle, or no signature.
+    """
+    path = signature_path(bundle)
+    if os.path.islink(path) or not os.path.isfile(path):
+        return None
+    from bundler.signature import MAX_SIZE, signed_bundle
+
+    try:
+        if signed_bundle(start_of(path, MAX_SIZE + 1)) == id_:
+            return None
+        os.unlink(path)
+    except (OSError, *MALFORMED):
+        return None
+    return path
 
 
 def claimed_key(signature: Path, listed: Sequence[Member]) -> str | None:

@@ -465,6 +465,20 @@ class TestTwoAtOnce:
         assert found.warnings == []
         assert not (hub_folder / ".locks").exists()
 
+    @pytest.mark.parametrize("command", ["unpack", "remove"])
+    def test_whoever_waits_for_receipts_alone_says_so(
+        self, command: str, bundles: dict[str, Path], tmp_path: Path, hub_folder: Path
+    ) -> None:
+        unpack_below(tmp_path, bundles["old"])
+        receipts = tmp_path / "huggingface/.bundler/receipts"
+        what = ("org/tiny",) if command == "remove" else (bundles["new"], "--env", "e.env")
+        with held(receipts):
+            process = start(command, *what, "--root", tmp_path, home=tmp_path)
+            assert process.stderr
+            line = process.stderr.readline().decode()
+        said = f"bundler: waiting for another bundler, which is writing to {receipts}\n"
+        assert (line, ended(process)) == (said, (0, b""))
+
     def test_the_second_writes_nothing_of_what_the_first_did(
         self, bundles: dict[str, Path], tmp_path: Path, hub_folder: Path
     ) -> None:

@@ -65,6 +65,12 @@ def split(trips: Trips, size: str) -> Path:
     return trips.target / "stick"
 
 
+def commands(stick: Path) -> list[str]:
+    """Those in the note on a stick."""
+    lines = (stick / "README.txt").read_text().splitlines()
+    return [line.strip() for line in lines if line.startswith("    ")]
+
+
 def cut_after_the_manifest(path: Path) -> None:
     """Keep as little of a bundle as still says what it holds."""
     content = path.read_bytes()
@@ -89,7 +95,9 @@ class TestABundle:
         done = trips.do("verify", "b.tar.zst", "--request", "need.json", code=4)
         assert "bundler pack --for need.json packs what is needed" in done.err
         done = trips.pack("repair.tar.zst", "--for", trips.target / "need.json")
-        assert "bundler unpack DAMAGED --repair repair.tar.zst" in done.out
+        # What brings all of it needs no other.
+        damaged = "DAMAGED --repair " * (len(lost) < len(MODEL))
+        assert f"    bundler unpack {damaged}repair.tar.zst && source offline.env" in done.out
         names = [*map(blob_name, lost)]
         assert members(trips.target / "repair.tar.zst") == ["manifest.json", *names]
         repair = ["--repair", "repair.tar.zst"]
@@ -160,6 +168,22 @@ class TestABundle:
         trips.do("verify", "stick", "--repair", "repair.tar.zst")
         trips.do("unpack", "stick", "--repair", "repair.tar.zst", "--dry-run")
         trips.do("unpack", "stick", "--repair", "repair.tar.zst")
+        assert trips.found("main") == [MODEL]
+
+    def test_is_told_on_the_stick_how_to_be_completed(self, trips: Trips) -> None:
+        stick = trips.target / "usb"
+        stick.mkdir()
+        flip(trips.target / "b.tar.zst")
+        trips.do("verify", "b.tar.zst", "--request", "need.json", code=4)
+        mends = "bundler unpack DAMAGED --repair FOLDER/big.tar.zst"
+        done = trips.pack("usb/", "--for", trips.target / "need.json")
+        assert "    bundler unpack DAMAGED --repair big.tar.zst && source offline.env" in done.out
+        assert commands(stick) == [mends, "source offline.env"]
+        trips.pack("usb/", "acme/big", "--store", "other")
+        plain = ["bundler unpack FOLDER/big-2.tar.zst", "source offline.env"]
+        assert commands(stick) == [*plain, mends, "source offline.env"]
+        command = mends.replace("DAMAGED", "b.tar.zst").replace("FOLDER", "usb")
+        trips.do(*command.split()[1:])
         assert trips.found("main") == [MODEL]
 
     @pytest.mark.parametrize("numbers", [[4], [1, 3], [2, 4], [1, 2, 3, 4]])
@@ -303,7 +327,8 @@ class TestWhatIsInstalled:
         done = trips.do("verify", "--request", "need.json", code=4)
         assert "bundler pack --for need.json packs what is needed (1.5 MB)" in done.err
         assert "repair" not in (trips.target / "need.json").read_text()
-        trips.pack("repair.tar.zst", "--for", trips.target / "need.json")
+        done = trips.pack("repair.tar.zst", "--for", trips.target / "need.json")
+        assert "    bundler unpack repair.tar.zst && source offline.env" in done.out.splitlines()
         names = [blob_name(content) for content in (b"{}", TWO)]
         assert members(trips.target / "repair.tar.zst") == ["manifest.json", *names]
         trips.do("unpack", "repair.tar.zst", "--hash")

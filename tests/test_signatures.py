@@ -220,6 +220,32 @@ class TestSigned:
         assert make_bundle(bundle, MODELS).signature is None
         assert bundler.inspect(bundle, trusted=bundler.Trust.read([pair.public])).signer
 
+    def test_one_of_an_older_bundle_goes_with_that(self, tmp_path: Path) -> None:
+        """It would only have the new bundle refused."""
+        pair = bundler.write_key_pair(tmp_path / "k.pem")
+        bundle, signature = tmp_path / "b.tar.zst", tmp_path / "b.tar.zst.sig"
+        make_bundle(bundle, MODELS, sign=bundler.PrivateKey.read(pair.private))
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "config.json").write_text("{}")
+        done = run("pack", "file:model", "-o", "b.tar.zst", home=tmp_path)
+        said = "note: b.tar.zst.sig was the signature of an older bundle, and is removed"
+        assert (done.code, said in done.out.splitlines(), signature.exists()) == (0, True, False)
+
+    @pytest.mark.parametrize("kind", ["text", "json", "link", "folder"])
+    def test_what_is_no_signature_is_left_alone(
+        self, place: Place, tmp_path: Path, kind: str
+    ) -> None:
+        theirs = tmp_path / "b.tar.zst.sig"
+        if kind == "folder":
+            theirs.mkdir()
+        elif kind == "link":
+            theirs.symlink_to(place.signature)
+        else:
+            theirs.write_text("{}" if kind == "json" else "-----BEGIN PGP SIGNATURE-----\n")
+        before = theirs.lstat()
+        assert make_bundle(tmp_path / "b.tar.zst", {"acme/other": MODELS["acme/tiny"]}).notes == ()
+        assert theirs.lstat()[:8] == before[:8]
+
     def test_damage_shows_all_the_same(self, place: Place, tmp_path: Path) -> None:
         content = bytearray(place.bundle.read_bytes())
         content[len(content) // 2] ^= 1

@@ -78,8 +78,8 @@ def carried_lines(carried: Carried, *, done: bool) -> Iterator[str]:
         yield f"sha256sum of its list, SHA256SUMS: {carried.digest.hex}"
 
 
-def steps(bundle: Packed, carried: Carried | None, *, repairs: bool) -> Iterator[str]:
-    """What to do with a finished bundle, or one that `repairs` another one, or a machine."""
+def steps(bundle: Packed, carried: Carried | None) -> Iterator[str]:
+    """What to do with a finished bundle."""
     assert bundle.path is not None
     name = quote(bundle.path.name)
     what = f"{name}.* (sha256sum -c compares)" if bundle.volumes else "the bundle"
@@ -91,10 +91,5 @@ def steps(bundle: Packed, carried: Carried | None, *, repairs: bool) -> Iterator
     yield f"next: carry {what} over, and on the other machine{where}"
     if carried is not None:
         yield f"    sh {carried.folder.name}/install.sh"
-    if repairs:
-        yield (
-            f"    bundler unpack DAMAGED --repair {name}, or if what is installed was damaged: "
-            f"bundler unpack {name}"
-        )
-    else:
-        yield f"    bundler unpack {name} && source offline.env"
+    whole = f"DAMAGED --repair {name}" if bundle.repairs else name
+    yield f"    bundler unpack {whole} && source offline.env"

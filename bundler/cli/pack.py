@@ -305,7 +305,7 @@ def pack(
             raise RequestError(
                 "--for says exactly what to pack: leave out models, --everything, --locked, --since"
             )
-        request |= _only_needed(needed)
+        request["needed"] = _manifest(needed, "bundler verify --request wrote")
     if dry_run:
         plan = bundler.plan_pack(wanted, **request)
         tell(plan)
@@ -322,7 +322,7 @@ def pack(
         return
     if output == "-" and check_load:
         raise RequestError("--check-load needs a bundle to read: name a file with -o")
-    if check_load and request["since"]:
+    if check_load and (request["since"] or needed is not None):
         raise RequestError("--check-load needs all of a model: pack without --since and --for")
     if check_load and python is not None:
         from bundler.loading import program_path
@@ -390,7 +390,7 @@ def pack(
     if packed.path is not None and packed.safe_to_remove and (check_load or carriage is not None):
         from bundler.stick import leave_readme, settle
 
-        leave_readme(packed.path)
+        leave_readme(packed.path, repairs=packed.repairs)
         settle(packed.path.parent)  # That was put there since, or was and is gone again.
     if json_:
         print_json(document)
@@ -399,7 +399,7 @@ def pack(
     if faults:
         raise Faults(faults, note)
     if packed.path is not None and not json_:
-        for line in steps(packed, carried, repairs=needed is not None):
+        for line in steps(packed, carried):
             print(line)
 
 
@@ -411,14 +411,6 @@ def _listings(paths: list[Path] | None) -> list[Listing]:
 
     ask = asker()
     return [read_listing(path, ask=ask) for path in paths]
-
-
-def _only_needed(path: Path) -> dict[str, Any]:
-    """What packs what the file of --for asks for."""
-    from bundler.listing import Listing
-
-    manifest = _manifest(path, "bundler verify --request wrote")
-    return {"locked": manifest, "since": [Listing.of_needed(manifest)]}
 
 
 def _signing_key(path: Path | None, output: str) -> PrivateKey | None:
