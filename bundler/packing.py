@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -14,16 +12,16 @@ from bundler.archive_writer import Levels, write_bundle
 from bundler.code import refuse_code
 from bundler.content import blob_of
 from bundler.copies import ChangedError
+from bundler.destination import Destination
 from bundler.digest import Blob, Digest
 from bundler.direct_io import DirectWriter
-from bundler.errors import DamagedError, RequestError, TargetError, amount
-from bundler.frame_writer import Output
+from bundler.errors import DamagedError, RequestError
 from bundler.gathering import gather
 from bundler.lending import Lending
 from bundler.listing import Listing
 from bundler.locked import locked_plan
 from bundler.manifest import Manifest
-from bundler.parity import remove_parity, write_parity
+from bundler.parity import write_parity
 from bundler.permission import told
 from bundler.planning import PackPlan, Planner
 from bundler.progress import Progress, Silent
@@ -31,21 +29,16 @@ from bundler.request import Wanted
 from bundler.selection import Selection
 from bundler.since import Since
 from bundler.sources import SOURCES, Source
-from bundler.space import free_space, same_disk
-from bundler.split_size import SplitSize, check_count, check_split
-from bundler.splitting import Check, Splitter, remove_volume_drafts, split_file
-from bundler.stick import bundle_name, free_place, leave_readme, read_back, settle
+from bundler.split_size import SplitSize
+from bundler.splitting import Splitter
+from bundler.stick import leave_readme, settle
 from bundler.store import BlobStore, Usage
-from bundler.trust import drop_older_signature, signature_path
+from bundler.trust import drop_older_signature
 from bundler.upstream import Upstream
 from bundler.whole_file import whole_file
 
 if TYPE_CHECKING:
     from bundler.keys import PrivateKey
-
-_SMALLEST_SHARE = 0.5
-"""Of their size, what models can be expected to take in a bundle at the least: weights compress to
-0.78 of it or more, and little else counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,15 +186,11 @@ def pack(
     there.
     """
     progress = progress or Silent()
-    if isinstance(output, (str, Path)):
-        _check_output(output, split_size)
-    elif split_size is not None:
-        raise RequestError("a stream cannot be split: name a file")
-    stick = Path(output) if isinstance(output, (str, Path)) and os.path.isdir(output) else None
-    if sign is not None and stick is None:
-        _signature_path(output)
-    if parity is not None and stick is None and _replaced(output) is None:
-        raise RequestError("parity files go beside a file: name one for the bundle with --output")
+    destination = Destination(output, split_size, progress)
+    if sign is not None:
+        destination.require_signature_path()
+    if parity is not None:
+        destination.require_parity_path()
     folder = _store(store)
     with upstream.open(progress.say) as (hub, web, caches):
         planner = Planner(hub, web, caches, sources, folder)
@@ -212,39 +201,25 @@ def pack(
         if on_plan is not None:
             on_plan(plan)
         with folder as blobs:
-            path = _replaced(output)
-            if stick is not None:
-                path = stick / bundle_name(plan.snapshots)
-                if split_size is not None:
-                    with told(path, "--output"):
-                        check_split(path, split_size)
-                split_size = split_size or "auto"
-            if path is not None:
-                _check_output_space(path, plan, blobs, split_size, parity or 0)
-            check = None if stick is None else partial(read_back, progress=progress)
+            destination.name_after(plan.snapshots)
+            destination.check_space(plan, blobs.root, parity or 0)
 
             def gathered_and_written(*, late: bool) -> Packed:
                 """`late`: large files of this machine are read when they are written."""
-                is_file = path is not None and split_size is None
-                unnamed = late and is_file and locked is None and not since
-                lending = Lending(blobs, named=late and path is not None, unnamed=unnamed)
+                unnamed = destination.takes_back and locked is None and not since
+                lending = Lending(blobs, named=late, unnamed=late and unnamed)
                 manifest, notes = gather(
                     plan, locked, already, blobs, lending, progress, web.patience
                 )
                 if not code:
                     refuse_code(manifest.snapshots, already.code_of)
-                place = output
-                if stick is not None and path is not None:
-                    place = free_place(path, Digest.of(manifest.to_bytes()))
-                done = _write(
-                    manifest, blobs, lending, place, split_size, check, level, jobs, progress
-                )
+                done = _write(manifest, blobs, lending, destination, level, jobs, progress)
                 return replace(done, notes=notes)
 
             try:
-                packed = gathered_and_written(late=True)
+                packed = gathered_and_written(late=destination.path is not None)
             except _DamagedOnTheWayError as error:
-                if path is None:
+                if destination.path is None:
                     raise  # Some of it has been read already.
                 if error.in_store:
                     progress.say(
@@ -253,21 +228,57 @@ def pack(
                     )
                 packed = gathered_and_written(late=False)
             packed = replace(packed, repairs=needed is not None and bool(needed.builds_on))
-            if sign is not None:
-                packed = _signed(packed, sign, check)
-            elif packed.path is not None and (
-                older := drop_older_signature(packed.path, packed.digest)
-            ):
-                said = f"{older} was the signature of an older bundle, and is removed"
-                packed = replace(packed, notes=(*packed.notes, said))
-            if parity is not None and packed.path is not None:
-                packed = _with_parity(packed, packed.path, parity, check, progress)
-            if stick is not None and packed.path is not None:
-                readme, why_not = leave_readme(packed.path, repairs=packed.repairs)
-                settle(stick)
-                notes = (*packed.notes, *why_not)
-                packed = replace(packed, safe_to_remove=True, readme=readme, notes=notes)
-            return packed
+            return _with_company(packed, destination, sign, parity, progress)
+
+
+def _with_company(
+    packed: Packed,
+    destination: Destination,
+    key: PrivateKey | None,
+    parity: int | None,
+    progress: Progress,
+) -> Packed:
+    """Put beside the bundle what goes there."""
+    path = packed.path
+    if path is None:
+        return packed
+    if key is not None:
+        packed = _signed(packed, path, key, destination)
+    elif older := drop_older_signature(path, packed.digest):
+        said = f"{older} was the signature of an older bundle, and is removed"
+        packed = replace(packed, notes=(*packed.notes, said))
+    if parity is not None:
+        packed = _with_parity(packed, path, parity, destination, progress)
+    if destination.stick is not None:
+        readme, why_not = leave_readme(path, repairs=packed.repairs)
+        settle(destination.stick)
+        notes = (*packed.notes, *why_not)
+        packed = replace(packed, safe_to_remove=True, readme=readme, notes=notes)
+    return packed
+
+
+def _signed(packed: Packed, path: Path, key: PrivateKey, destination: Destination) -> Packed:
+    from bundler.signature import signature_of
+
+    # Afterwards: an older bundle keeps its own until this one takes its place.
+    signature = destination.signature_path(path)
+    content = signature_of(packed.manifest, key)
+    with told(signature, "--output"):
+        with whole_file(signature) as file:
+            file.write(content)
+        destination.look_again([(signature, Blob.of(content))])
+    return replace(packed, signature=signature)
+
+
+def _with_parity(
+    packed: Packed, path: Path, share: int, destination: Destination, progress: Progress
+) -> Packed:
+    def look_again(files: Sequence[Path]) -> None:
+        if destination.stick is not None:
+            destination.look_again([(file, blob_of(file)) for file in files])
+
+    names = write_parity(Path(os.path.realpath(path)), share, progress, look_again)
+    return replace(packed, parity=names)
 
 
 def _given(
@@ -281,34 +292,6 @@ def _given(
             )
         locked, since = needed, [Listing.of_needed(needed)]
     return locked, Since(since, store, locked)
-
-
-def _signed(packed: Packed, key: PrivateKey, check: Check | None) -> Packed:
-    """Put a signature beside the bundle."""
-    from bundler.signature import signature_of
-
-    # Afterwards: an older bundle keeps its own until this one takes its place.
-    signature = _signature_path(packed.path)
-    content = signature_of(packed.manifest, key)
-    with told(signature, "--output"):
-        with whole_file(signature) as file:
-            file.write(content)
-        if check is not None:
-            check([(signature, Blob.of(content))])
-    return replace(packed, signature=signature)
-
-
-def _with_parity(
-    packed: Packed, path: Path, share: int, check: Check | None, progress: Progress
-) -> Packed:
-    """Put parity files beside the bundle at `path`."""
-
-    def look_again(files: Sequence[Path]) -> None:
-        if check is not None:
-            check([(file, blob_of(file)) for file in files])
-
-    names = write_parity(Path(os.path.realpath(path)), share, progress, look_again)
-    return replace(packed, parity=names)
 
 
 def _plan(
@@ -340,18 +323,15 @@ def _write(
     manifest: Manifest,
     store: BlobStore,
     lending: Lending,
-    output: Path | str | BinaryIO,
-    split_size: SplitSize | None,
-    check: Check | None,
+    destination: Destination,
     level: int | None,
     jobs: int | None,
     progress: Progress,
 ) -> Packed:
     levels = Levels() if level is None else Levels.all(level)
-    path = Path(output) if isinstance(output, (str, Path)) else None
     total = sum(entry.blob.size for _, entry in manifest.carried())
     with (
-        _opened(output, split_size, manifest, check) as file,
+        destination.opened(manifest) as (file, path),
         progress.start("writing the bundle", total) as meter,
     ):
         try:
@@ -386,91 +366,3 @@ class _DamagedOnTheWayError(DamagedError):
         )
         super().__init__(str(error) if isinstance(error, ChangedError) else said)
         self.in_store = in_store
-
-
-@contextmanager
-def _opened(
-    output: Path | str | BinaryIO,
-    split_size: SplitSize | None,
-    manifest: Manifest,
-    check: Check | None,
-) -> Iterator[Output]:
-    """`output` for writing; at a path, a whole bundle appears at the end, or nothing."""
-    with ExitStack() as stack:
-        if not isinstance(output, (str, Path)):
-            stack.enter_context(told(Path("the output"), "--output"))
-            yield output
-            output.flush()
-            return
-        path = _replaced(output)
-        stack.enter_context(told(path or Path(output), "--output"))
-        if path is None:
-            yield stack.enter_context(open(output, "wb"))
-        elif split_size is not None:
-            bundle = Digest.of(manifest.to_bytes())
-            yield stack.enter_context(split_file(path, split_size, bundle, check))
-            remove_parity(path)  # Before the bundle that it is of is replaced.
-        else:
-            with whole_file(path) as file:
-                remove_volume_drafts(path)
-                direct = DirectWriter(file.fileno())
-                yield direct
-                direct.finish()
-                remove_parity(path)
-
-
-def _replaced(output: Path | str | BinaryIO) -> Path | None:
-    """Where a whole file replaces what is there; None for a stream, a pipe or a device."""
-    if not isinstance(output, (str, Path)):
-        return None
-    # Where a link leads to, as with any program that writes a file.
-    path = Path(os.path.realpath(output))
-    return None if path.exists() and not path.is_file() else path
-
-
-def _check_output(output: Path | str, split_size: SplitSize | None) -> None:
-    """Refuse, before anything is downloaded, an output that cannot be written."""
-    if not str(output):  # As a path it would be the folder one is in.
-        raise RequestError("--output is empty: name a file, or the folder of a stick")
-    path = Path(output)
-    names_folder = path.is_dir() or str(output).endswith("/")
-    folder = path if names_folder else path.parent
-    if not folder.is_dir():
-        raise TargetError(f"the folder {folder} does not exist: make it, or change --output")
-    if not os.access(folder, os.W_OK):
-        raise TargetError(f"not allowed to write to {folder}: change --output")
-    if split_size is not None and not names_folder:
-        with told(path, "--output"):
-            check_split(Path(os.path.realpath(path)), split_size)
-
-
-def _signature_path(output: Path | str | BinaryIO | None) -> Path:
-    """Where the signature will be. Raises RequestError or TargetError if it cannot be there."""
-    path = Path(output) if isinstance(output, (str, Path)) else None
-    if path is None or (path.exists() and not path.is_file()):
-        raise RequestError("a signature goes beside a file: name one for the bundle with --output")
-    signature = signature_path(path)
-    if signature.is_dir():
-        raise TargetError(f"{signature} is a folder, and the signature goes there: move it away")
-    return signature
-
-
-def _check_output_space(
-    path: Path, plan: PackPlan, store: BlobStore, split_size: SplitSize | None, parity: int
-) -> None:
-    """Refuse, before anything is downloaded, an output that is sure not to fit. Raises TargetError.
-
-    What is still to be downloaded takes of the same space if the store is on the same disk.
-    """
-    needed = int(plan.size * _SMALLEST_SHARE)
-    if split_size is not None:
-        check_count(needed, split_size)
-    needed += needed * parity // 100
-    share = plan.missing_size if same_disk(path.parent, store.root) else 0
-    free = free_space(path.parent)
-    if needed + share > free:
-        also = f", beside {amount(share)} of downloads," if share else ""
-        raise TargetError(
-            f"{path.parent} has {amount(free)} free, and a bundle of at least {amount(needed)}"
-            f"{also} is to go there: free some space, or name another place with --output"
-        )
