@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from bundler.copies import Copy
@@ -100,13 +101,14 @@ class Lending:
         return [(loan.what, loan.file) for loan in ended]
 
     def settle(self, names: Mapping[Digest, Digest]) -> None:
-        """Have the store keep what was lent, and found to be right: it need not be read again.
+        """Have the store keep what was lent, and found to be right: it need not be lent again.
 
-        `names`: the digests in place of stand-ins. Raises OSError.
+        `names`: the digests in place of stand-ins.
         """
         for identity, loan in self._loans.items():
             digest = names.get(loan.blob.digest, loan.blob.digest)
-            self._store.adopt(identity, loan.copy, Blob(digest, loan.blob.size))
+            with suppress(OSError):  # The bundle is there already, which was the aim.
+                self._store.adopt(identity, loan.copy, Blob(digest, loan.blob.size))
 
 
 def _lacks_name(loan: _Loan) -> bool:

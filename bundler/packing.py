@@ -351,8 +351,7 @@ def _write(
             with told(store.root, "--store"), progress.start("checking the store", total) as meter:
                 dropped = store.discard_damaged(manifest.blobs(), meter.add)
             raise _DamagedOnTheWayError(store.root, error, in_store=dropped) from None
-    with told(store.root, "--store"):
-        lending.settle(written.names)
+    lending.settle(written.names)
     volumes = len(file.written) if isinstance(file, Splitter) and not file.is_whole else 0
     return Packed(path, written.size, written.digest, written.manifest, volumes)
 
