@@ -44,6 +44,8 @@ def told(where: Path, option: str) -> Iterator[None]:
     except OSError as error:
         named = isinstance(error.filename, str) and Path(error.filename).is_absolute()
         place = Path(error.filename) if named else where
+        if error.errno == errno.ENOSPC:
+            error = _failure(where) or error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             message = f"{_shortage(error.errno, where)}, or choose another place with {option}"
         elif error.errno == errno.EFBIG:
@@ -56,10 +58,28 @@ def told(where: Path, option: str) -> Iterator[None]:
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             message = _refusal(place, option)
         elif error.errno == errno.EIO:
-            message = f"the disk of {place} fails ({error.strerror}): choose another with {option}"
+            message = (
+                f"the disk of {place} fails ({error.strerror}), or was taken out: "
+                f"choose another with {option}"
+            )
         else:
             message = f"cannot write {place}: {error.strerror}; choose another place with {option}"
         raise TargetError(message) from None
+
+
+def _failure(where: Path) -> OSError | None:
+    """What is wrong with the disk of `where` if it is not full: Linux calls FAT full without it."""
+    place = existing(where)
+    place = place if place.is_dir() else place.parent
+    try:
+        folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        return error if error.errno == errno.EIO else None
+    return None
 
 
 def _shortage(number: int, where: Path) -> str:

@@ -136,15 +136,16 @@ def survey(
         blobs = {file.path: file.blob for file in files}
         present, kept = _present_files(root, files, trusted, edited, makes_links, progress)
         stands = present.keys() | kept
+        missing_files = tuple(file for file in files if file.path not in stands)
         for sealed in (p for p in wanted if isinstance(p, Sealed)):
-            _check_sealed(root, sealed, (f.path for f in files if f.path not in stands))
+            _check_sealed(root, sealed, (file.path for file in missing_files))
         links = [p for p in wanted if isinstance(p, Link)]
         missing_links = tuple(p for p in links if not _link_stands(root, p, blobs.get(p.target)))
         texts = tuple(_missing_texts(root, [p for p in wanted if isinstance(p, Text)]))
-        _check_names(root, (*missing_links, *texts))
+        _check_names(root, (*missing_files, *missing_links, *texts))
         return Survey(
             wanted=tuple(wanted),
-            files=tuple(file for file in files if file.path not in stands),
+            files=missing_files,
             links=missing_links,
             texts=texts,
             absent=tuple(absent),
@@ -278,11 +279,8 @@ def _present_files(
     return present, kept
 
 
-def _check_names(root: Path, changed: Iterable[Link | Text]) -> None:
-    """Raise TargetError if what one of these would replace has another name.
-
-    Files need no such look: only those are replaced whose names say what their content is.
-    """
+def _check_names(root: Path, changed: Iterable[Placement]) -> None:
+    """Raise TargetError if what one of these would replace has another name."""
     names = cache(names_in)
     for path in (root / placement.path for placement in changed):
         if os.path.lexists(path) and path.name not in names(path.parent):

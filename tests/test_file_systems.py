@@ -90,7 +90,11 @@ class TestBlindToCase:
                 unpack_below(case_blind / layout, bundle)
             assert not (case_blind / layout).exists()
 
-    def test_a_link_of_another_name_is_not_replaced(self, case_blind: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("links", [True, False], ids=["a link", "a file"])
+    def test_what_is_there_by_another_name_is_not_replaced(
+        self, case_blind: Path, tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", str(int(not links)))
         lower = bundle_of(tmp_path / "lower", {"config.json": b"{}", "readme.md": b"lower"})
         upper = bundle_of(tmp_path / "upper", {"config.json": b"{}", "README.md": b"upper"})
         unpack_below(case_blind, lower)
@@ -98,7 +102,8 @@ class TestBlindToCase:
         with pytest.raises(TargetError, match=r"takes .*README\.md and what is there for one"):
             unpack_below(case_blind, upper)
         assert tree(case_blind) == before
-        assert (case_blind / SNAPSHOT / "readme.md").read_bytes() == b"lower"
+        there = case_blind / SNAPSHOT / "readme.md"
+        assert (there.read_bytes(), there.is_symlink()) == (b"lower", links)
 
     def test_a_file_of_another_name_stays(self, case_blind: Path, tmp_path: Path) -> None:
         theirs = case_blind / "checkpoints/model/readme.md"

@@ -325,3 +325,19 @@ def test_a_disk_that_cannot_be_read_is_told(commands: Commands, stick: Path, mod
     assert (ran.code, ran.err.count("\n")) == (6, 1)
     assert "fails (Input/output error)" in ran.err
     assert [*stick.iterdir()] == []
+
+
+def test_one_that_was_pulled_out_is_not_told_to_be_full(
+    commands: Commands, stick: Path, model: Path
+) -> None:
+    """Linux says so of FAT without a disk; but the disk cannot be synced."""
+
+    def refuse(call: Call) -> Verdict:
+        is_folder = call.name == "fsync" and call.paths == (stick,)
+        is_draft = call.name == "write" and call.paths[0].name.startswith(".model")
+        return Refuse(errno.EIO) if is_folder else Refuse(errno.ENOSPC) if is_draft else None
+
+    arguments = ("pack", "file:../model", "-o", ".", "--store", "../store")
+    ran = commands.run(*arguments, cwd=stick, decide=refuse)
+    assert (ran.code, ran.err.count("\n")) == (6, 1)
+    assert "fails (Input/output error), or was taken out" in ran.err
