@@ -16,6 +16,7 @@ from loopback_hub import LoopbackHub
 from loopback_proxy import LoopbackProxy
 from loopback_web import LoopbackWeb
 from network_trace import tracing
+from shared import set_place
 from target import air_gap_command
 from unlucky import SCENES, Scene
 
@@ -28,6 +29,15 @@ settings.register_profile(
     "bundler", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("bundler")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _place_of_what_is_shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The folder of the whole run: under pytest-xdist, that above the one of this process."""
+    mine = tmp_path_factory.getbasetemp()
+    set_place((mine.parent if hasattr(request.config, "workerinput") else mine) / "shared")
 
 
 @pytest.fixture(autouse=True)

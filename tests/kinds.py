@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from models import Facts, weights_digest
+from shared import made_once
 
 TESTS = Path(__file__).parent
 Case = Callable[[], Any]
@@ -71,7 +73,17 @@ def has(*libraries: str) -> bool:
 
 def make(kind: str, folder: Path, interpreter: Interpreter | None = None) -> dict[str, Any]:
     """Make the models of a key of KINDS below `folder`; returns the facts about them."""
-    interpreter = interpreter or Interpreter()
+    with made_once(kind) as shared:
+        facts = shared / "facts.json"
+        if not facts.exists():
+            facts.write_text(_made(kind, shared / "models", interpreter or Interpreter()), "utf-8")
+        shutil.copytree(shared / "models", folder)
+    made: dict[str, Any] = json.loads(facts.read_text("utf-8"))
+    return made
+
+
+def _made(kind: str, folder: Path, interpreter: Interpreter) -> str:
+    """The facts as JSON."""
     folder.mkdir()
     process = subprocess.run(
         [interpreter.python, __file__, kind, folder],
@@ -88,8 +100,7 @@ def make(kind: str, folder: Path, interpreter: Interpreter | None = None) -> dic
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    made: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    return made
+    return process.stdout.splitlines()[-1]
 
 
 def answer(cases: Mapping[str, Case]) -> None:

@@ -14,12 +14,15 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from shared import made_once
 
 Content = bytes | Path
 Files = dict[str, Content]
@@ -61,6 +64,18 @@ class Kind:
 
 def make(folder: Path, names: Sequence[str]) -> dict[str, Facts]:
     """Make `folder`/NAME for every name of MODELS; returns the facts about each."""
+    made: dict[str, Facts] = {}
+    with made_once("transformers") as shared:
+        if missing := [name for name in names if not (shared / f"{name}.json").exists()]:
+            for name, found in _made(shared, missing).items():
+                (shared / f"{name}.json").write_text(json.dumps(found), "utf-8")
+        for name in names:
+            made[name] = json.loads((shared / f"{name}.json").read_text("utf-8"))
+            shutil.copytree(shared / name, folder / name)
+    return made
+
+
+def _made(folder: Path, names: Sequence[str]) -> dict[str, Facts]:
     process = subprocess.run(
         [sys.executable, __file__, folder, *names],
         env={"PATH": os.environ["PATH"], "HOME": str(folder), "HF_HUB_OFFLINE": "1"},
