@@ -118,7 +118,12 @@ class StreamedFrames:
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, at most `size`; none at the end. Raises DamagedError."""
-        data = self._ahead[:size] or self._content.read(size)
+        try:
+            data = self._ahead[:size] or self._content.read(size)
+        except DamagedError:
+            if self._source.error is None:
+                raise
+            data = b""
         self._ahead = self._ahead[len(data) :]
         if not data and self._source.error is not None:
             raise DamagedError(f"the bundle cannot be read: {self._source.error.strerror}")
