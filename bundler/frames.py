@@ -53,16 +53,17 @@ class StreamedFrames:
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, at most `size`; none at the end. Raises DamagedError, then every time."""
-        if self._fault is not None:
-            raise self._fault
-        try:
-            data = self._ahead[:size] or self._content.read(size)
+        data = b""
+        if self._fault is None:
+            try:
+                data = self._ahead[:size] or self._content.read(size)
+            except DamagedError as error:
+                self._fault = error
             if not data and self._source.error is not None:
                 said = self._source.error.strerror
-                raise DamagedError(f"the bundle cannot be read: {said}")
-        except DamagedError as error:
-            self._fault = error
-            raise
+                self._fault = DamagedError(f"the bundle cannot be read: {said}")
+        if self._fault is not None:
+            raise self._fault
         self._ahead = self._ahead[len(data) :]
         self.position += len(data)
         return data

@@ -138,6 +138,20 @@ def test_it_inspects_and_verifies(machine: Machine) -> None:
     assert verified.out == f"all 5 blobs (3.15 MB) are right\nid {digest}\n"
 
 
+def test_a_volume_that_is_lost_is_named_as_such(machine: Machine, tmp_path: Path) -> None:
+    files = {"config.json": b"{}", "w.bin": os.urandom(2_000_000)}
+    make_bundle(tmp_path / "b.zst", {"acme/tiny": files}, split_size=500_000)
+    (tmp_path / "b.zst.002").unlink()
+    done = machine.run("verify", tmp_path)
+    lost = "volume 3 of 5 (b.zst.002) is missing"
+    first, second, last = done.err.splitlines()
+    assert (done.code, first) == (3, f"bundler: {lost}")
+    assert (
+        second == f"bundler: w.bin of acme/tiny cannot be read: the bundle cannot be read: {lost}"
+    )
+    assert "1 blob right" in last
+
+
 def test_it_says_what_it_takes(plain: Machine) -> None:
     for arguments in ((), ("--help",), ("unpack", "--help")):
         done = plain.run(*arguments)
