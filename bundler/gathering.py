@@ -33,7 +33,7 @@ from bundler.permission import told
 from bundler.planning import PackPlan, contents
 from bundler.prepared import PREPARED, can_prepare, prepare
 from bundler.progress import Progress
-from bundler.remote import RemoteSnapshot
+from bundler.remote import RemoteFile, RemoteSnapshot
 from bundler.since import Since
 from bundler.store import WORK, BlobStore
 from bundler.survey import without_contradictions
@@ -64,13 +64,8 @@ def gather(
                 planned = [s for s in locked.snapshots if s.layout != PREPARED]
                 remote = [pinned(r, s) for r, s in zip(remote, planned, strict=True)]
             wanted = [(w, f) for w, f in contents(remote) if f.identity not in plan.there]
-            lent = lending.lend(wanted)
-            wanted = [(w, f) for w, f in wanted if f.identity not in lent]
-            blobs = fetch_all(wanted, store, progress, patience)
+            blobs = _fetched(wanted, lending, store, progress, patience)
             blobs.update(plan.there)
-            blobs.update(lent)
-            alike = lending.recall_alike(blobs.values())
-            blobs.update(fetch_all(alike, store, progress, patience))
         except BundlerError as error:
             if _has_damage(error):
                 for blob in archives.values():
@@ -89,8 +84,32 @@ def gather(
     manifest = since.left_out(Manifest.of(looked_at))
     if not may_lack_names(manifest):
         named = fetch_all(lending.recall_unnamed(), store, progress, patience)
-        manifest = manifest.renamed({lent[i].digest: blob.digest for i, blob in named.items()})
+        manifest = manifest.renamed({blobs[i].digest: blob.digest for i, blob in named.items()})
     return manifest, notes
+
+
+def _fetched(
+    wanted: Sequence[tuple[str, RemoteFile]],
+    lending: Lending,
+    store: BlobStore,
+    progress: Progress,
+    patience: Patience,
+) -> dict[str, Blob]:
+    """The blobs of files, each with a name for messages, in the store or lent; by identity."""
+    lent = lending.lend(wanted)
+    wanted = [(what, file) for what, file in wanted if file.identity not in lent]
+    try:
+        blobs = fetch_all(wanted, store, progress, patience)
+    except Faults as faults:
+        try:
+            fetch_all(lending.end(), store, progress, patience)  # What else there is to tell.
+        except Faults as more:
+            told = {str(error): error for error in (*faults.errors, *more.errors)}
+            raise Faults([told[said] for said in sorted(told)], faults.note) from None
+        raise
+    blobs.update(lent)
+    blobs.update(fetch_all(lending.recall_alike(blobs.values()), store, progress, patience))
+    return blobs
 
 
 def _check_places(snapshots: Sequence[Snapshot]) -> None:

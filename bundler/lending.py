@@ -90,9 +90,9 @@ class Lending:
         """End the loans of everything that has no name."""
         return self._recall(i for i, loan in self._loans.items() if _lacks_name(loan))
 
-    def end(self) -> None:
-        """End all loans: some content was not what it should be."""
-        self._recall(self._loans)
+    def end(self) -> list[tuple[str, RemoteFile]]:
+        """End all loans: nothing will be written, or something was not what it should be."""
+        return self._recall(self._loans)
 
     def _recall(self, identities: Iterable[str]) -> list[tuple[str, RemoteFile]]:
         ended = [self._loans.pop(identity) for identity in [*identities]]
