@@ -281,11 +281,17 @@ def _present_files(
 
 def _check_names(root: Path, changed: Iterable[Placement]) -> None:
     """Raise TargetError if what one of these would replace has another name."""
-    names = cache(names_in)
-    for path in (root / placement.path for placement in changed):
-        if os.path.lexists(path) and path.name not in names(path.parent):
+    state_of = states_below(root)
+
+    @cache
+    def names_of(folder: str) -> frozenset[str]:
+        return frozenset(names_in(root / folder))
+
+    for path in (placement.path for placement in changed):
+        folder, _, name = path.rpartition("/")
+        if state_of(path) is not None and name not in names_of(folder):
             raise TargetError(
-                f"the file system of {root} takes {path} and what is there for one, {ALIKE}"
+                f"the file system of {root} takes {root / path} and what is there for one, {ALIKE}"
             )
 
 
