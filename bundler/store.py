@@ -6,7 +6,7 @@
     lock                     held by the one process that uses the store
 
 Of very many small files of this machine it keeps nothing: it lends them, where they are, to the
-process that has read them once.
+process that has read them once. So it lends large ones, before it shares them: see `lending`.
 
 Others may not look in: it may hold private models. A folder that was there keeps its mode.
 A blob appears under its digest only by a rename of a whole, verified file. It is not synced: who
