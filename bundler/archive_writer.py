@@ -92,7 +92,7 @@ def write_bundle(
     Manifest.from_bytes(content)  # What cannot be read again is not written.
     archive = _Archive(manifest, open_blob, checksums, levels, unnamed)
     frames = FrameWriter(out, jobs, rewrite)
-    frames.write(archive.pieces(len(content)), count)
+    frames.write(archive.pieces(content), count)
     if unnamed:
         manifest = archive.named_manifest()
         content = manifest.to_bytes()
@@ -123,11 +123,11 @@ class _Archive:
         self.names: dict[Digest, Digest] = {}
         """Of what was unnamed, by its stand-ins, as far as it was read."""
 
-    def pieces(self, manifest_size: int) -> Iterator[Piece]:
-        """The manifest, then small blobs together, then large ones in pieces."""
-        yield from self._start(manifest_size)
+    def pieces(self, content: bytes) -> Iterator[Piece]:
+        """The manifest, of that content, then small blobs together, then large ones in pieces."""
+        yield from self._start(content)
         small = _SmallThings(self._levels.small)
-        for member in members(self._manifest, manifest_size):
+        for member in members(self._manifest, len(content)):
             size = member.blob.size
             if size < LARGE:
                 whole = b"".join((member.header, *self._verified(member), padding(size)))
@@ -149,11 +149,14 @@ class _Archive:
             raise DamagedError("a file was changed while it was packed: pack again")
         return manifest
 
-    def _start(self, manifest_size: int) -> Iterator[Piece]:
-        start = _member_of(self._manifest)
-        if manifest_size <= _STORED:
-            later = (lambda: _member_of(self.named_manifest())) if self._unnamed else None
-            yield Piece(start, STORED, later=later)
+    def _start(self, content: bytes) -> Iterator[Piece]:
+        start = _whole_member(content)
+        if len(content) <= _STORED:
+
+            def named() -> bytes:
+                return _whole_member(self.named_manifest().to_bytes())
+
+            yield Piece(start, STORED, later=named if self._unnamed else None)
         else:
             for position in range(0, len(start), FRAME_SIZE):
                 yield Piece(start[position : position + FRAME_SIZE], self._levels.small)
@@ -210,8 +213,8 @@ class _Archive:
                 raise DamagedError(f"{member.what} {how} {size:,} bytes")
 
 
-def _member_of(manifest: Manifest) -> bytes:
-    content = manifest.to_bytes()
+def _whole_member(content: bytes) -> bytes:
+    """The manifest of that content, as it stands in the tar."""
     return header_of(MANIFEST_NAME, len(content)) + content + padding(len(content))
 
 

@@ -82,7 +82,7 @@ def gather(
     with told(store.root, "--store"):
         looked_at = [_with_code(s, since) for s in (*snapshots, *prepared)]
     manifest = since.left_out(Manifest.of(looked_at))
-    if not may_lack_names(manifest):
+    if lending.stand_ins and not may_lack_names(manifest):
         named = fetch_all(lending.recall_unnamed(), store, progress, patience)
         manifest = manifest.renamed({blobs[i].digest: blob.digest for i, blob in named.items()})
     return manifest, notes
