@@ -15,7 +15,7 @@ from typing import BinaryIO
 from bundler.digest import Blob, Digest, Verifier
 from bundler.errors import DamagedError, FormatError
 from bundler.frame_writer import STORED, Check, FrameWriter, Output, Piece, Rewrite, unchecked
-from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
+from bundler.manifest import MAX_MANIFEST_SIZE, Manifest, check_extent
 from bundler.members import (
     END,
     LARGE,
@@ -89,7 +89,8 @@ def write_bundle(
             f"the manifest would take {len(content):,} bytes, more than the {MAX_MANIFEST_SIZE:,} "
             "that a bundle may have: pack fewer models into one bundle"
         )
-    Manifest.from_bytes(content)  # What cannot be read again is not written.
+    check_extent(content)  # What cannot be read again is not written.
+    manifest.check()
     archive = _Archive(manifest, open_blob, checksums, levels, unnamed)
     frames = FrameWriter(out, jobs, rewrite)
     frames.write(archive.pieces(content), count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +31,22 @@ def json_at(path: Path, size: int) -> Any:
         return None
 
 
-def strict_json(text: str) -> Any:
+def strict_json(text: str, made: Callable[[dict[str, Any]], object] = lambda record: record) -> Any:
     """What a text of JSON says, in which nothing can be read in two ways.
 
-    Raises ValueError if it is none, or has a key twice in one object, and RecursionError if it is
-    too deep.
+    `made` gives what is to be in place of each object, the innermost first. Raises ValueError if
+    it is none, or has a key twice in one object, and RecursionError if it is too deep.
     """
+
+    def made_without_duplicates(pairs: list[tuple[str, Any]]) -> object:
+        record = dict(pairs)
+        if len(record) != len(pairs):
+            raise ValueError("the same key twice in one object")
+        return made(record)
+
     return json.loads(
-        text, object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant
+        text, object_pairs_hook=made_without_duplicates, parse_constant=_refuse_constant
     )
-
-
-def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        raise ValueError("the same key twice in one object")
-    return record
 
 
 def _refuse_constant(name: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from bundler.digest import SHA1, SHA256, Blob, Digest
 from bundler.documents import strict_json
 from bundler.errors import FormatError, shown
-from bundler.names import MAX_TEXT_LENGTH, UNPRINTABLE, folders_above, relative_path
+from bundler.names import MAX_TEXT_LENGTH, UNPRINTABLE, check_path, folders_above
 from bundler.relative import RelativePath
 
 FORMAT_VERSION = 1
@@ -192,31 +192,27 @@ class Manifest:
         document = _without_nothing(
             {
                 "format_version": self.format_version,
-                "snapshots": [_snapshot_to_json(snapshot) for snapshot in self.snapshots],
+                "snapshots": self.snapshots,
                 "absent": [str(digest) for digest in self.absent],
                 "builds_on": [str(digest) for digest in self.builds_on],
             }
         )
         text = json.dumps(
-            document, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+            document,
+            default=_to_json,
+            ensure_ascii=False,
+            sort_keys=True,
+            separators=(",", ":"),
+            allow_nan=False,
         )
         return text.encode()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Manifest:
         """Read a manifest. Raises FormatError, naming the field, for anything that is not one."""
-        if (
-            content.count(b",") > MAX_MANIFEST_COMMAS
-            or content.count(b"[") + content.count(b"{") > MAX_MANIFEST_BRACKETS
-        ):
-            raise FormatError(
-                f"the manifest of this bundle has more than {MAX_MANIFEST_COMMAS:,} values"
-            )
-        slashes = sum(map(content.count, (b"/", rb"\u002f", rb"\u002F")))
-        if slashes > MAX_SLASHES:
-            raise FormatError(f"the manifest of this bundle has more than {MAX_SLASHES:,} slashes")
+        check_extent(content)
         try:
-            document = strict_json(content.decode())
+            document = strict_json(content.decode(), _entry_or_record)
         except (ValueError, RecursionError) as error:
             said = shown(error, 200).strip("'\"")
             raise FormatError(f"the manifest of this bundle is not valid JSON: {said}") from None
@@ -231,86 +227,103 @@ class Manifest:
             records = _get(document, "snapshots", list)
             if len(records) > MAX_SNAPSHOTS:
                 raise ValueError(f"more than {MAX_SNAPSHOTS:,} models")
-            snapshots = tuple(_snapshot(item) for item in records)
-            if not snapshots:
-                raise ValueError("it names no models")
-            manifest = cls(snapshots)
+            manifest = cls(tuple(map(_snapshot, records)))
             if version == BUILDING_ON:
-                manifest = cls(
-                    snapshots, _digests(document, "absent"), _digests(document, "builds_on")
-                )
-                _check_absent(manifest)
-            _check_extent(manifest, slashes)
-            _check_blobs_agree(manifest)
+                absent, builds_on = _digests(document, "absent"), _digests(document, "builds_on")
+                if not absent:
+                    raise ValueError("it lacks nothing, and says that it does")
+                manifest = replace(manifest, absent=absent, builds_on=builds_on)
         except ValueError as error:
             raise FormatError(f"the manifest of this bundle is refused: {error}") from None
+        manifest.check()
         return manifest
 
+    def check(self) -> None:
+        """Raise FormatError, naming the field, if it says what none may say, and none can be read.
 
-def _snapshot_to_json(snapshot: Snapshot) -> dict[str, Any]:
-    record = {
-        "source": snapshot.source,
-        "kind": snapshot.kind,
-        "name": snapshot.name,
-        "aliases": list(snapshot.aliases),
-        "revision": snapshot.revision,
-        "commit_hash": snapshot.commit_hash,
-        "layout": snapshot.layout,
-        "license": snapshot.license,
-        "files": [
-            _without_nothing(
-                {
-                    "path": str(entry.path),
-                    "size": entry.blob.size,
-                    "digest": str(entry.blob.digest),
-                    "etag": entry.etag,
-                }
-            )
-            for entry in snapshot.files
-        ],
-        "omitted": [
-            _without_nothing({"path": item.path, "size": item.size, "reason": item.reason})
-            for item in snapshot.omitted
-        ],
-        "specs": list(snapshot.specs),
-        "needs": list(snapshot.needs),
-        "code": [{"path": item.path, "reason": item.reason} for item in snapshot.code],
-    }
+        The extent of its text is looked at by `check_extent`.
+        """
+        try:
+            if not self.snapshots:
+                raise ValueError("it names no models")
+            if sum(map(_folders_of_checked, self.snapshots)) > MAX_FOLDERS:
+                raise ValueError(f"more than {MAX_FOLDERS:,} folders")
+            if sum(len(s.files) * len(s.names) for s in self.snapshots) > MAX_NAMED_FILES:
+                raise ValueError(f"more than {MAX_NAMED_FILES:,} files, counted for every alias")
+            _check_blobs_agree(self)
+            _check_absent(self)
+        except ValueError as error:
+            raise FormatError(f"the manifest of this bundle is refused: {error}") from None
+
+
+def check_extent(content: bytes) -> None:
+    """Raise FormatError if the values in a text would take much more memory than it does."""
+    brackets = content.count(b"[") + content.count(b"{")
+    if content.count(b",") > MAX_MANIFEST_COMMAS or brackets > MAX_MANIFEST_BRACKETS:
+        raise FormatError(
+            f"the manifest of this bundle has more than {MAX_MANIFEST_COMMAS:,} values"
+        )
+    if sum(map(content.count, (b"/", rb"\u002f", rb"\u002F"))) > MAX_SLASHES:
+        raise FormatError(f"the manifest of this bundle has more than {MAX_SLASHES:,} slashes")
+
+
+def _to_json(value: object) -> dict[str, Any]:
+    """The record of a snapshot, or of what is in it; one at a time, as it is written."""
+    if isinstance(value, FileEntry):
+        digest = str(value.blob.digest)
+        record = {"path": value.path, "size": value.blob.size, "digest": digest, "etag": value.etag}
+    elif isinstance(value, (Snapshot, Omission, Code)):
+        record = {name: getattr(value, name) for name in value.__slots__}
+    else:
+        raise TypeError(type(value))
     return _without_nothing(record)
 
 
 def _without_nothing(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if value is not None and value != []}
+    return {key: value for key, value in record.items() if value not in (None, (), [])}
+
+
+def _entry_or_record(record: dict[str, Any]) -> object:
+    """A file instead of its record: of a hundred thousand, the records would take most memory.
+
+    What is not plainly one stays as it is, to be refused where it is known what it stands in.
+    """
+    if "digest" in record and len(record) == 3 + ("etag" in record):
+        try:
+            return _file_entry(record)
+        except ValueError:
+            pass
+    return record
 
 
 def _snapshot(record: object) -> Snapshot:
-    name = _text(record, "name")
+    name = _get(record, "name", str)
     try:
-        files = tuple(_file_entry(item) for item in _drained(_get(record, "files", list)))
-        _check_paths_agree(files)
-        aliases = _texts(record, "aliases")
-        if len(aliases) > MAX_ALIASES:
-            raise ValueError(f"more than {MAX_ALIASES} aliases")
-        if len({name, *aliases}) != 1 + len(aliases):
-            raise ValueError("the same name twice")
-        commit_hash = _optional_text(record, "commit_hash")
-        if commit_hash is not None and not SHA1.fullmatch(commit_hash):
-            raise ValueError(f"commit_hash is not 40 hex digits: {shown(commit_hash)}")
         return Snapshot(
-            source=_text(record, "source"),
+            source=_get(record, "source", str),
             name=name,
-            layout=_text(record, "layout"),
-            files=files,
-            kind=_optional_text(record, "kind"),
-            aliases=aliases,
-            revision=_optional_text(record, "revision"),
-            commit_hash=commit_hash,
-            license=_optional_text(record, "license"),
-            omitted=tuple(_omission(item) for item in _optional(record, "omitted", list) or []),
+            layout=_get(record, "layout", str),
+            files=tuple(
+                item if isinstance(item, FileEntry) else _file_entry(item)
+                for item in _get(record, "files", list)
+            ),
+            kind=_optional(record, "kind", str),
+            aliases=_texts(record, "aliases"),
+            revision=_optional(record, "revision", str),
+            commit_hash=_optional(record, "commit_hash", str),
+            license=_optional(record, "license", str),
+            omitted=tuple(
+                Omission(
+                    _get(item, "path", str),
+                    _optional(item, "size", int),
+                    _get(item, "reason", str),
+                )
+                for item in _optional(record, "omitted", list) or []
+            ),
             specs=_texts(record, "specs"),
             needs=_texts(record, "needs"),
             code=tuple(
-                Code(_text(item, "path"), _text(item, "reason"))
+                Code(_get(item, "path", str), _get(item, "reason", str))
                 for item in _optional(record, "code", list) or []
             ),
         )
@@ -318,58 +331,71 @@ def _snapshot(record: object) -> Snapshot:
         raise ValueError(f"in {shown(name)}: {error}") from None
 
 
-def _drained(items: list[T]) -> Iterator[T]:
-    """The items in their order, each of them let go of: a hundred thousand take much memory."""
-    items.reverse()
-    while items:
-        yield items.pop()
-
-
 def _file_entry(record: object) -> FileEntry:
-    etag = _optional_text(record, "etag")
-    if etag is not None and not _ETAG.fullmatch(etag):
-        raise ValueError(f"an etag that is no plain file name: {shown(etag)}")
-    blob = Blob(Digest.parse(_text(record, "digest")), _size(_get(record, "size", int)))
-    return FileEntry(relative_path(_text(record, "path")), blob, etag)
+    blob = Blob(Digest.parse(_get(record, "digest", str)), _get(record, "size", int))
+    return FileEntry(RelativePath(_get(record, "path", str)), blob, _optional(record, "etag", str))
 
 
-def _omission(record: object) -> Omission:
-    size = _optional(record, "size", int)
-    return Omission(
-        _text(record, "path"), None if size is None else _size(size), _text(record, "reason")
-    )
+def _folders_of_checked(snapshot: Snapshot) -> int:
+    """How many folders its files are in. Raises ValueError if it says what none may say."""
+    _check_plain(snapshot.name, "name")
+    try:
+        _check_fields(snapshot)
+        return _folders_of(snapshot.files)
+    except ValueError as error:
+        raise ValueError(f"in {shown(snapshot.name)}: {error}") from None
 
 
-def _check_paths_agree(files: tuple[FileEntry, ...]) -> None:
-    """A snapshot has files, and a path is either one of them or a folder of others."""
+def _check_fields(snapshot: Snapshot) -> None:
+    for key in ("source", "layout", "kind", "revision", "license"):
+        if (value := getattr(snapshot, key)) is not None:
+            _check_plain(value, key)
+    for key in ("aliases", "specs", "needs"):
+        for value in getattr(snapshot, key):
+            _check_plain(value, key)
+    for omission in snapshot.omitted:
+        _check_plain(omission.path, "path")
+        _check_plain(omission.reason, "reason")
+        _check_size(omission.size or 0)
+    for code in snapshot.code:
+        _check_plain(code.path, "path")
+        _check_plain(code.reason, "reason")
+    if len(snapshot.aliases) > MAX_ALIASES:
+        raise ValueError(f"more than {MAX_ALIASES} aliases")
+    if len({*snapshot.names}) != len(snapshot.names):
+        raise ValueError("the same name twice")
+    if snapshot.commit_hash is not None and not SHA1.fullmatch(snapshot.commit_hash):
+        raise ValueError(f"commit_hash is not 40 hex digits: {shown(snapshot.commit_hash)}")
+    for entry in snapshot.files:
+        check_path(entry.path)
+        _check_size(entry.blob.size)
+        if entry.etag is not None and not _ETAG.fullmatch(entry.etag):
+            raise ValueError(f"an etag that is no plain file name: {shown(entry.etag)}")
+
+
+def _check_plain(value: str, key: str) -> None:
+    if not value or UNPRINTABLE.search(value):
+        raise ValueError(f"{key!r} is not plain text: {shown(value)}")
+    if len(value) > MAX_TEXT_LENGTH:
+        raise ValueError(f"{key!r} has more than {MAX_TEXT_LENGTH:,} characters: {shown(value)}")
+
+
+def _check_size(value: int) -> None:
+    if not 0 <= value <= MAX_BLOB_SIZE:
+        raise ValueError(f"a size of {shown(value)} bytes")
+
+
+def _folders_of(files: tuple[FileEntry, ...]) -> int:
+    """How many there are, if there are files, and a path is either one or a folder of others."""
     if not files:
         raise ValueError("no files")
     paths = {entry.path for entry in files}
     if len(paths) != len(files):
         raise ValueError("the same path twice")
-    for folder in paths & folders_above(paths):
+    folders = folders_above(paths)
+    for folder in paths & folders:
         raise ValueError(f"{shown(folder)} is both a file and a folder")
-
-
-def _check_extent(manifest: Manifest, slashes: int) -> None:
-    """What no size tells is within bounds: folders, and files that stand under several names."""
-    if slashes > MAX_FOLDERS:  # Else there cannot be too many.
-        folders = (len(folders_above(e.path for e in s.files)) for s in manifest.snapshots)
-        if sum(folders) > MAX_FOLDERS:
-            raise ValueError(f"more than {MAX_FOLDERS:,} folders")
-    if sum(len(s.files) * len(s.names) for s in manifest.snapshots) > MAX_NAMED_FILES:
-        raise ValueError(f"more than {MAX_NAMED_FILES:,} files, counted for every alias")
-
-
-def _check_absent(manifest: Manifest) -> None:
-    """Something is absent, and it is content of some file."""
-    if not manifest.absent:
-        raise ValueError("it lacks nothing, and says that it does")
-    strangers = {*manifest.absent}.difference(blob.digest for blob in manifest.blobs())
-    if strangers:
-        raise ValueError(f"it lacks what no file has: {min(map(str, strangers))}")
-    if len(manifest.builds_on) > MAX_BUILDS_ON:
-        raise ValueError(f"it builds on more than {MAX_BUILDS_ON} bundles")
+    return len(folders)
 
 
 def _check_blobs_agree(manifest: Manifest) -> None:
@@ -377,17 +403,27 @@ def _check_blobs_agree(manifest: Manifest) -> None:
 
     A cache finds content by its etag: under another's name it would replace what is not its own.
     """
-    sizes = {blob.digest: blob.size for blob in manifest.blobs()}
-    git_names = manifest.git_names()
+    sizes: dict[Digest, int] = {}
+    git_names: dict[Digest, str] = {}
     for snapshot in manifest.snapshots:
         for entry in snapshot.files:
-            if sizes[entry.blob.digest] != entry.blob.size:
-                raise ValueError(f"two sizes for one digest: {entry.blob.digest}")
-            etag = entry.etag or ""
-            if SHA256.fullmatch(etag) and etag != entry.blob.digest.hex:
+            digest, size, etag = entry.blob.digest, entry.blob.size, entry.etag or ""
+            if sizes.setdefault(digest, size) != size:
+                raise ValueError(f"two sizes for one digest: {digest}")
+            if SHA256.fullmatch(etag) and etag != digest.hex:
                 raise ValueError(f"an etag that is the sha256 of other content: {etag}")
-            if SHA1.fullmatch(etag) and etag != git_names[entry.blob.digest]:
+            if SHA1.fullmatch(etag) and git_names.setdefault(digest, etag) != etag:
                 raise ValueError(f"two git names for one digest: {etag}")
+
+
+def _check_absent(manifest: Manifest) -> None:
+    """What is absent is content of some file."""
+    if manifest.absent:
+        strangers = {*manifest.absent}.difference(blob.digest for blob in manifest.blobs())
+        if strangers:
+            raise ValueError(f"it lacks what no file has: {min(map(str, strangers))}")
+    if len(manifest.builds_on) > MAX_BUILDS_ON:
+        raise ValueError(f"it builds on more than {MAX_BUILDS_ON} bundles")
 
 
 def _get(record: object, key: str, kind: type[T]) -> T:
@@ -401,32 +437,16 @@ def _optional(record: object, key: str, kind: type[T]) -> T | None:
     if not isinstance(record, dict):
         raise ValueError(f"a {type(record).__name__} where an object with {key!r} belongs")
     value = record.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{key!r} is a {type(value).__name__}, not a {kind.__name__}")
-    return value
-
-
-def _plain(value: object, key: str) -> str:
-    if not isinstance(value, str) or not value or UNPRINTABLE.search(value):
-        raise ValueError(f"{key!r} is not plain text: {shown(value)}")
-    if len(value) > MAX_TEXT_LENGTH:
-        raise ValueError(f"{key!r} has more than {MAX_TEXT_LENGTH:,} characters: {shown(value)}")
-    return value
-
-
-def _text(record: object, key: str) -> str:
-    return _plain(_get(record, key, str), key)
-
-
-def _optional_text(record: object, key: str) -> str | None:
-    value = _optional(record, key, str)
-    return None if value is None else _plain(value, key)
+    if value is None or type(value) is kind:  # Not isinstance, for which True is an integer.
+        return value
+    raise ValueError(f"{key!r} is a {type(value).__name__}, not a {kind.__name__}")
 
 
 def _texts(record: object, key: str) -> tuple[str, ...]:
-    return tuple(_plain(item, key) for item in _optional(record, key, list) or [])
+    texts = _optional(record, key, list) or []
+    if not all(isinstance(item, str) for item in texts):
+        raise ValueError(f"{key!r} holds something else than texts")
+    return tuple(texts)
 
 
 def _digests(record: object, key: str) -> tuple[Digest, ...]:
@@ -435,9 +455,3 @@ def _digests(record: object, key: str) -> tuple[Digest, ...]:
     if any(one.hex >= other.hex for one, other in pairwise(digests)):
         raise ValueError(f"{key!r} is not in ascending order, each once")
     return digests
-
-
-def _size(value: int) -> int:
-    if not 0 <= value <= MAX_BLOB_SIZE:
-        raise ValueError(f"a size of {shown(value)} bytes")
-    return value

@@ -40,8 +40,14 @@ def relative_path(text: str, deepest: int = MAX_DEPTH) -> RelativePath:
     backslashes and drive letters (a Windows path would leave the folder), device names (opening
     `aux.txt` there opens a device), control characters, lone surrogates and overlong names.
     """
+    check_path(text, deepest)
+    return RelativePath(text)
+
+
+def check_path(text: str, deepest: int = MAX_DEPTH) -> None:
+    """Raise as `relative_path` does."""
     if len(text) <= MAX_NAME_LENGTH and _HARMLESS.fullmatch(text):
-        return RelativePath(text)
+        return
     if UNPRINTABLE.search(text):
         raise ValueError(f"a control character in {shown(text)}")
     if len(text.encode()) > MAX_PATH_LENGTH:
@@ -58,7 +64,6 @@ def relative_path(text: str, deepest: int = MAX_DEPTH) -> RelativePath:
             raise ValueError(f"the device name {shown(part)} in the path {shown(text)}")
         if len(part.encode()) > MAX_NAME_LENGTH:
             raise ValueError(f"more than {MAX_NAME_LENGTH} bytes in one component of {shown(text)}")
-    return RelativePath(text)
 
 
 def folders_above(paths: Iterable[RelativePath]) -> set[RelativePath]:
