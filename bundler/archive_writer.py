@@ -40,7 +40,7 @@ class Levels:
     which is text."""
 
     large: int = 1
-    small: int = 6
+    small: int = 4
 
     @classmethod
     def all(cls, level: int) -> Levels:
@@ -83,14 +83,14 @@ def write_bundle(
     Raises DamagedError if a blob is not what the manifest says, and FormatError if the manifest
     could not be read again.
     """
+    manifest.check()  # What cannot be read again is not written.
     content = manifest.to_bytes()
     if len(content) > MAX_MANIFEST_SIZE:
         raise FormatError(
             f"the manifest would take {len(content):,} bytes, more than the {MAX_MANIFEST_SIZE:,} "
             "that a bundle may have: pack fewer models into one bundle"
         )
-    check_extent(content)  # What cannot be read again is not written.
-    manifest.check()
+    check_extent(content)
     archive = _Archive(manifest, open_blob, checksums, levels, unnamed)
     frames = FrameWriter(out, jobs, rewrite)
     frames.write(archive.pieces(content), count)
@@ -131,14 +131,17 @@ class _Archive:
         for member in members(self._manifest, len(content)):
             size = member.blob.size
             if size < LARGE:
-                whole = b"".join((member.header, *self._verified(member), padding(size)))
-                yield from small.add(whole, size)
+                small.add(member.header, self._whole(member), padding(size), progress=size)
+                if small.is_full:
+                    yield small.cut()
             else:
-                yield from small.cut()
+                if not small.is_empty:
+                    yield small.cut()
                 yield from self._large(member)
-                yield from small.add(padding(size))
-        yield from small.add(END)
-        yield from small.cut()
+                small.add(padding(size))
+        small.add(END)
+        while not small.is_empty:
+            yield small.cut()
 
     def named_manifest(self) -> Manifest:
         """The manifest with all names, when everything is written.
@@ -185,6 +188,15 @@ class _Archive:
             is_named = member.blob.digest not in self._unnamed
             for data in self._verified(member) if is_named else self._named(member):
                 yield data, unchecked
+
+    def _whole(self, member: Member) -> bytes:
+        """All of a small blob. Raises DamagedError if it is not that of its digest."""
+        with self._open_blob(member.blob) as file:
+            content = _read_full(file, member.blob.size + 1)
+        verifier = Verifier(member.blob, member.what, member.git_sha1)
+        verifier.update(content)
+        verifier.finish()
+        return content
 
     def _verified(self, member: Member) -> Iterator[bytes]:
         """The content of a blob in pieces. Raises DamagedError if it is not that of its digest."""
@@ -237,23 +249,30 @@ class _SmallThings:
 
     def __init__(self, level: int) -> None:
         self._level = level
-        self._content = bytearray()
+        self._parts: list[bytes] = []
+        self._size = 0
         self._progress = 0
 
-    def add(self, data: bytes, progress: int = 0) -> Iterator[Piece]:
-        """Append `data`, of which progress tells so many bytes; a piece if that is full."""
-        self._content += data
+    def add(self, *parts: bytes, progress: int = 0) -> None:
+        """Append all of these, of which progress tells so many bytes."""
+        self._parts += parts
+        self._size += sum(map(len, parts))
         self._progress += progress
-        if len(self._content) >= FRAME_SIZE:
-            yield self._piece(FRAME_SIZE)
 
-    def cut(self) -> Iterator[Piece]:
-        """What is left, as a piece."""
-        if self._content:
-            yield self._piece(len(self._content))
+    @property
+    def is_full(self) -> bool:
+        """Whether there is as much as goes into a frame."""
+        return self._size >= FRAME_SIZE
 
-    def _piece(self, size: int) -> Piece:
-        piece = Piece(bytes(self._content[:size]), self._level, self._progress)
-        del self._content[:size]
-        self._progress = 0
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing."""
+        return self._size == 0
+
+    def cut(self) -> Piece:
+        """As much as goes into a frame; what is over comes into the next."""
+        content = b"".join(self._parts)
+        rest = content[FRAME_SIZE:]
+        piece = Piece(content[:FRAME_SIZE], self._level, self._progress)
+        self._parts, self._size, self._progress = [rest], len(rest), 0
         return piece

@@ -17,7 +17,7 @@ from typing import TypeVar
 from bundler.answers import WrongSizeError
 from bundler.checksum import Checksums
 from bundler.copies import Copy
-from bundler.digest import COPY_SIZE, Blob, Digest, Stream, git_hash
+from bundler.digest import COPY_SIZE, Blob, Digest, Stream, git_hash, git_name
 from bundler.errors import BundlerError, DamagedError, RequestError, TargetError, UnavailableError
 from bundler.members import LARGE
 from bundler.partial import Partial
@@ -75,7 +75,7 @@ class Arrival:
         """
         sha256 = hashlib.sha256()
         checksums = Checksums() if self.file.size is None or self.file.size >= LARGE else None
-        sha1 = git_hash(self.file.size or 0)
+        sha1 = None if self.file.git_sha1 is None else git_hash(self.file.size or 0)
         size = 0
         while data := content.read(COPY_SIZE if limit is None else min(COPY_SIZE, limit - size)):
             if self._stop.is_set():
@@ -83,13 +83,13 @@ class Arrival:
             sha256.update(data)
             if checksums is not None:
                 checksums.update(data)
-            if self.file.git_sha1 is not None:
+            if sha1 is not None:
                 sha1.update(data)
             size += len(data)
             count(len(data))
-        digest = Digest(sha256.hexdigest())
-        compare(self.file, self.what, size, digest, sha1.hexdigest())
-        return Blob(digest, size), None if checksums is None else checksums.finish()
+        blob = Blob(Digest(sha256.hexdigest()), size)
+        _compare(self.file, self.what, blob, None if sha1 is None else sha1.hexdigest())
+        return blob, None if checksums is None else checksums.finish()
 
 
 class Adoption(Arrival):
@@ -112,22 +112,38 @@ class Adoption(Arrival):
 
     def take(self, count: Callable[[int], None]) -> None:
         """Take in the first copy that is what upstream says; `count` gets the bytes read."""
-        with self._faults_kept():
-            for copy in self.file.copies:
-                try:
-                    with closing(copy.open(0)) as content:
-                        blob, checksums = self._blob_of(content, count)
-                except (DamagedError, RequestError) as error:
-                    if self.file.is_here:
-                        raise self._fault(copy, error) from None
-                    self._say(f"{copy.place} is not what upstream has, and is downloaded")
+        try:
+            self._take(count)
+        except Exception:
+            with self._faults_kept():  # Not before: of very many files that alone takes a while.
+                raise
+
+    def _take(self, count: Callable[[int], None]) -> None:
+        for copy in self.file.copies:
+            try:
+                blob, checksums = self._blob_in(copy, count)
+            except (DamagedError, RequestError) as error:
+                if self.file.is_here:
+                    raise self._fault(copy, error) from None
+                self._say(f"{copy.place} is not what upstream has, and is downloaded")
+            else:
+                if self._lends and copy.is_small:
+                    self._store.lend(copy, blob)
                 else:
-                    if self._lends and copy.is_small:
-                        self._store.lend(copy, blob)
-                    else:
-                        self._store.adopt(self.file.identity, copy, blob, checksums)
-                    self.blob = blob
-                    return
+                    self._store.adopt(self.file.identity, copy, blob, checksums)
+                self.blob = blob
+                return
+
+    def _blob_in(self, copy: Copy, count: Callable[[int], None]) -> tuple[Blob, array[int] | None]:
+        """As `_blob_of` for a file of this machine; a small one is read at once."""
+        if not copy.is_small:
+            with closing(copy.open(0)) as stream:
+                return self._blob_of(stream, count)
+        if self._stop.is_set():
+            raise Cancelled
+        content = copy.read()
+        count(len(content))
+        return compared(content, self.file, self.what), None
 
     def _fault(self, copy: Copy, error: BundlerError) -> BundlerError:
         if not (isinstance(error, _MismatchError) and self.file.is_known_by_content):
@@ -289,16 +305,23 @@ def named(what: str) -> Iterator[None]:
         raise WrongSizeError(f"{what}: {error}") from None
 
 
-def compare(file: RemoteFile, what: str, size: int, digest: Digest, git_sha1: str) -> None:
-    """Raise DamagedError if `file` was promised otherwise."""
+def compared(content: bytes, file: RemoteFile, what: str) -> Blob:
+    """The blob that is all of `content`. Raises DamagedError if `file` was promised otherwise."""
+    blob = Blob.of(content)
+    _compare(file, what, blob, None if file.git_sha1 is None else git_name(content))
+    return blob
+
+
+def _compare(file: RemoteFile, what: str, blob: Blob, git_sha1: str | None) -> None:
     if (
-        file.size not in (None, size)
-        or file.digest not in (None, digest)
-        or file.git_sha1 not in (None, git_sha1)
-        or not digest.hex.startswith(file.sha256_prefix)
+        file.size not in (None, blob.size)
+        or file.digest not in (None, blob.digest)
+        or file.git_sha1 != git_sha1
+        or not blob.digest.hex.startswith(file.sha256_prefix)
     ):
         promised = file.digest.hex if file.digest else file.sha256_prefix
-        sums = f" (sha256 {digest.hex[:12]}…, not {promised[:12]}…)" if promised else ""
+        found = blob.digest.hex
+        sums = f" (sha256 {found[:12]}…, not {promised[:12]}…)" if promised else ""
         raise _MismatchError(
             f"{what} arrived otherwise than upstream says it is, twice{sums}: something on the way "
             "alters it; try another network or mirror"

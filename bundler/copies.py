@@ -58,15 +58,16 @@ class Copy:
     def read(self) -> bytes:
         """The content of a small file. Raises as `open` and reading to the end do."""
         try:
-            file = open(self.path, "rb", buffering=0)  # noqa: SIM115, whose error is another one
+            file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise self._unreadable(error) from None
-        with file:
-            try:
-                content = file.read(self.size + 1)
-                self.check(len(content), os.fstat(file.fileno()))
-            except OSError as error:
-                raise self.fault(error) from None
+        try:
+            content = os.read(file, self.size + 1)
+            self.check(len(content), os.fstat(file))
+        except OSError as error:
+            raise self.fault(error) from None
+        finally:
+            os.close(file)
         return content
 
     def check(self, size: int, state: os.stat_result) -> None:

@@ -80,6 +80,13 @@ def git_hash(size: int) -> hashlib._Hash:
     return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
+def git_name(content: bytes) -> str:
+    """What git calls a blob of that content."""
+    sha1 = git_hash(len(content))
+    sha1.update(content)
+    return sha1.hexdigest()
+
+
 def digest_of(content: Readable, count: Callable[[int], None]) -> Digest:
     """The digest of a stream, read to its end; `count` gets the bytes of each step."""
     sha256 = hashlib.sha256()

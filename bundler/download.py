@@ -10,8 +10,8 @@ from functools import partial
 from posixpath import basename
 from urllib.parse import urlsplit
 
-from bundler.arrival import Adoption, Arrival, Download, compare, named, or_elsewhere
-from bundler.digest import COPY_SIZE, Blob, Digest, Stream, VerifiedReader, git_hash
+from bundler.arrival import Adoption, Arrival, Download, compared, named, or_elsewhere
+from bundler.digest import COPY_SIZE, Blob, Stream, VerifiedReader
 from bundler.errors import BundlerError, DamagedError, Faults, RequestError, TargetError
 from bundler.parallel import each_in_threads
 from bundler.patience import Patience
@@ -154,9 +154,7 @@ def small_content(
         with closing(open_(0)) as body:
             while len(content) <= SMALL and (data := body.read(COPY_SIZE)):
                 content += data
-        sha1 = git_hash(len(content))
-        sha1.update(content)
-        compare(file, what, len(content), Digest.of(content), sha1.hexdigest())
+        compared(content, file, what)
         return content
 
     for copy in file.copies:

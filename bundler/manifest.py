@@ -224,7 +224,7 @@ class Manifest:
                     f"this bundle has format version {number}, and this bundler reads versions "
                     f"{FORMAT_VERSION} and {BUILDING_ON}: use a newer bundler"
                 )
-            records = _get(document, "snapshots", list)
+            records = _optional(document, "snapshots", list) or []
             if len(records) > MAX_SNAPSHOTS:
                 raise ValueError(f"more than {MAX_SNAPSHOTS:,} models")
             manifest = cls(tuple(map(_snapshot, records)))
@@ -305,7 +305,7 @@ def _snapshot(record: object) -> Snapshot:
             layout=_get(record, "layout", str),
             files=tuple(
                 item if isinstance(item, FileEntry) else _file_entry(item)
-                for item in _get(record, "files", list)
+                for item in _optional(record, "files", list) or []
             ),
             kind=_optional(record, "kind", str),
             aliases=_texts(record, "aliases"),

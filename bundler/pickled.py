@@ -17,7 +17,7 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import deque
 from collections.abc import Container
 from io import BytesIO
-from pickletools import OpcodeInfo, genops, markobject
+from pickletools import OpcodeInfo, genops, markobject, opcodes
 from typing import BinaryIO, cast
 
 from bundler.names import plain_text
@@ -44,6 +44,7 @@ _CHECKSUM = re.compile(rb"[\x80\xff]|[-+0-7oO_\s]*(\0|$)")
 """Where the header of a tar archive has a number (tarfile.py, nti), and few other files do."""
 _NUMBER = re.compile(rb"\s*[-+]?(\d|\.\d|inf|nan)|\n|\0", re.IGNORECASE)
 _QUOTED = re.compile(rb"(['\"]).*\1\n")
+_OPCODES = {opcode.code.encode("latin-1") for opcode in opcodes}
 _STRINGS = {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
 _GETS = {"GET", "BINGET", "LONG_BINGET"}
@@ -59,13 +60,16 @@ def foreign_imports(content: BinaryIO, allowed: Container[str]) -> list[str]:
     a file that is no pickle, and for one that torch.load(weights_only=True) takes, if `allowed` is
     what that allows. `content` is seekable; tensors are not read. Never raises for what it holds.
     """
-    search = _Search(allowed)
     content.seek(0)
     head = content.read(tarfile.BLOCKSIZE)
+    may_be_tar = _CHECKSUM.match(head, 148, 156)
+    if head[:1] not in _OPCODES and not may_be_tar:
+        return []  # As most texts: neither a pickle nor a zip archive begins so.
+    search = _Search(allowed)
     if head.startswith(b"PK\x03\x04"):
         search.zip_archive(content)
     else:
-        if _CHECKSUM.match(head, 148, 156):
+        if may_be_tar:
             search.tar_archive(content)
         legacy = head.startswith(_LEGACY)
         search.pickles(content, certain=5 if legacy else 0, at_most=5 if legacy else None)

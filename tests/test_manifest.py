@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler.digest import Blob
-from bundler.manifest import FileEntry, Manifest, Omission, Snapshot
+from bundler.digest import Blob, Digest
+from bundler.errors import FormatError
+from bundler.manifest import Code, FileEntry, Manifest, Omission, Snapshot
 from bundler.names import relative_path
 from bundler.relative import RelativePath
 
@@ -51,6 +53,30 @@ several = st.lists(
 )
 
 
+odd = st.sampled_from([*["plain"] * 9, "", "two\nlines", "x" * 4097, "\u2028"])
+odd_entries = st.builds(
+    FileEntry,
+    st.sampled_from([*"abcdefghi", "a/b", "../a", "aux", "/a", ""]).map(RelativePath),
+    st.builds(Blob, contents.map(lambda blob: blob.digest), st.sampled_from([1, 1, 1, -1, 2**53])),
+    st.sampled_from([None, None, "e1", "../e", "f" * 40, "0" * 40, "f" * 64]),
+)
+odd_snapshots = st.builds(
+    Snapshot,
+    source=st.just("hf") | odd,
+    name=st.just("org/model") | odd,
+    layout=st.just("flat"),
+    files=st.lists(odd_entries, max_size=2).map(tuple),
+    kind=st.none() | odd,
+    aliases=st.lists(odd, max_size=1).map(tuple),
+    commit_hash=st.sampled_from([None, None, "f" * 40, "F" * 40]),
+    omitted=st.lists(st.builds(Omission, odd, st.sampled_from([None, 0, -1]), odd), max_size=1).map(
+        tuple
+    ),
+    needs=st.lists(odd, max_size=1).map(tuple),
+    code=st.lists(st.builds(Code, odd, odd), max_size=1).map(tuple),
+)
+
+
 MODEL = Snapshot(
     source="hf",
     name="org/model",
@@ -68,6 +94,22 @@ MODEL = Snapshot(
 def test_a_manifest_reads_back_what_it_writes(snapshots: list[Snapshot]) -> None:
     manifest = Manifest.of(snapshots)
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+
+
+@given(
+    st.lists(odd_snapshots, max_size=2).map(tuple), st.sampled_from([(), (Blob.of(b"").digest,)])
+)
+def test_a_manifest_that_is_taken_can_be_read_again_and_no_other_can(
+    snapshots: tuple[Snapshot, ...], absent: tuple[Digest, ...]
+) -> None:
+    manifest = Manifest(snapshots, absent)
+    try:
+        manifest.check()
+    except FormatError as error:
+        with pytest.raises(FormatError, match=f"^{re.escape(str(error))}$"):
+            Manifest.from_bytes(manifest.to_bytes())
+    else:
+        assert Manifest.from_bytes(manifest.to_bytes()) == manifest
 
 
 @given(st.data())

@@ -244,7 +244,7 @@ def pack(
             min=1,
             max=19,
             help="Compression, 1 (fast) to 19 (small); by default 1 for files of 1 MiB and more, "
-            "since weights get no smaller by more, and 6 for others.",
+            "since weights get no smaller by more, and 4 for others.",
             envvar="BUNDLER_LEVEL",
         ),
     ] = None,
