@@ -12,6 +12,9 @@ from typing import NoReturn
 
 from bundler.errors import INTERRUPTED
 
+_LARGE = 8 << 20
+"""Bytes; more than what is worked on at a time."""
+
 
 def main(command_line: str = "bundler.cli") -> NoReturn:
     """Run a command line, which is the `run` of that module, and exit with its code."""
@@ -25,6 +28,10 @@ def main(command_line: str = "bundler.cli") -> NoReturn:
     # To look through all objects for cycles again and again takes a fifth of the time where there
     # are a hundred thousand files, and finds none that last.
     gc.set_threshold(100_000, 20, 1000)
+    # What one piece of a large file has left, the next one takes: glibc gives memory back to the
+    # system, which clears it anew each time, until it has seen how large pieces can be (mallopt(3),
+    # M_MMAP_THRESHOLD). Nothing touches this one.
+    bytes(_LARGE)
     try:
         # Here, since even importing takes long enough for somebody to think better of it.
         code = import_module(command_line).run(sys.argv[1:])
