@@ -19,7 +19,7 @@ from bundler.planning import PackPlan
 from bundler.progress import Progress
 from bundler.remote import RemoteSnapshot
 from bundler.space import free_space, same_disk
-from bundler.split_size import SplitSize, check_count, check_split
+from bundler.split_size import SplitSize, check_count, check_split, check_whole
 from bundler.splitting import remove_volume_drafts, split_file
 from bundler.stick import bundle_name, free_place, read_back
 from bundler.trust import signature_path
@@ -101,7 +101,10 @@ class Destination:
             return
         folder = self.path.parent
         needed = int(plan.size * _SMALLEST_SHARE)
-        if self.split_size is not None:
+        if self.split_size is None:
+            with told(self.path, "--output"):
+                check_whole(self.path, needed)
+        else:
             check_count(needed, self.split_size)
         needed += needed * parity // 100
         share = plan.missing_size if same_disk(folder, store) else 0
