@@ -137,24 +137,27 @@ class Destination:
                 self._output.flush()
                 return
             named = Path(self._output)
-            if self.stick is not None and self.path is not None:
-                named = free_place(self.path, Digest.of(manifest.to_bytes()))
-            path = _replaced(named)
-            stack.enter_context(told(path or named, "--output"))
-            if path is None:
-                yield stack.enter_context(open(named, "wb")), named
-            elif self.split_size is not None:
+            if self.split_size is not None:
                 bundle = Digest.of(manifest.to_bytes())
+                if self.stick is not None and self.path is not None:
+                    named = free_place(self.path, bundle)
+                path = Path(os.path.realpath(named))
+                stack.enter_context(told(path, "--output"))
                 split = split_file(path, self.split_size, bundle, self.look_again)
                 yield stack.enter_context(split), named
                 remove_parity(path)  # Before the bundle that it is of is replaced.
-            else:
-                with whole_file(path) as file:
-                    remove_volume_drafts(path)
-                    direct = DirectWriter(file.fileno())
-                    yield direct, named
-                    direct.finish()
-                    remove_parity(path)
+                return
+            whole = _replaced(named)
+            stack.enter_context(told(whole or named, "--output"))
+            if whole is None:
+                yield stack.enter_context(open(named, "wb")), named
+                return
+            with whole_file(whole) as file:
+                remove_volume_drafts(whole)
+                direct = DirectWriter(file.fileno())
+                yield direct, named
+                direct.finish()
+                remove_parity(whole)
 
 
 def _replaced(output: Path | str | BinaryIO) -> Path | None:
