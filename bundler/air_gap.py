@@ -8,19 +8,24 @@ of all other programs the kernel counts how often.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from bundler import namespace
 from bundler.documents import MALFORMED
 from bundler.errors import RequestError, shown
+from bundler.lock import take_lock
 
 HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook")
 """The folder in front of PYTHONPATH."""
@@ -28,6 +33,9 @@ HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hook")
 UNKNOWN = "unknown hosts, from native code"
 """Stands for the hosts of attempts that only the kernel saw."""
 
+_NOTES = "bundler-attempts-"
+_NEW = 3600
+"""Seconds, after which whoever makes such a file has surely locked it."""
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy")
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -72,7 +80,9 @@ class AirGap:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> AirGap:
-        self._notes = tempfile.NamedTemporaryFile(prefix="bundler-attempts-")
+        _remove_abandoned_notes()
+        self._notes = tempfile.NamedTemporaryFile(prefix=_NOTES)
+        take_lock(self._notes.fileno())
         return self
 
     def start(
@@ -134,6 +144,19 @@ class AirGap:
             os.close(file)
         with contextlib.suppress(FileNotFoundError):  # A program may have emptied /tmp.
             self._notes.close()
+
+
+def _remove_abandoned_notes() -> None:
+    """Remove what killed runs of this user have left: what is not new, and locked by nobody."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_NOTES}*"):
+        with contextlib.suppress(OSError):
+            state = path.lstat()
+            is_own = stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid()
+            if is_own and state.st_mtime < time.time() - _NEW:
+                with open(path, "rb") as file:
+                    # Not take_lock: where there are no locks, it cannot be told what is in use.
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
 
 
 def _not_run(command: Sequence[str], error: OSError) -> RequestError:

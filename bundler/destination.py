@@ -19,7 +19,7 @@ from bundler.planning import PackPlan
 from bundler.progress import Progress
 from bundler.remote import RemoteSnapshot
 from bundler.space import free_space, same_disk
-from bundler.split_size import SplitSize, check_count, check_split
+from bundler.split_size import SplitSize, check_count, check_split, check_whole
 from bundler.splitting import remove_volume_drafts, split_file
 from bundler.stick import bundle_name, free_place, read_back
 from bundler.trust import signature_path
@@ -101,7 +101,10 @@ class Destination:
             return
         folder = self.path.parent
         needed = int(plan.size * _SMALLEST_SHARE)
-        if self.split_size is not None:
+        if self.split_size is None:
+            with told(self.path, "--output"):
+                check_whole(self.path, needed)
+        else:
             check_count(needed, self.split_size)
         needed += needed * parity // 100
         share = plan.missing_size if same_disk(folder, store) else 0
@@ -134,24 +137,27 @@ class Destination:
                 self._output.flush()
                 return
             named = Path(self._output)
-            if self.stick is not None and self.path is not None:
-                named = free_place(self.path, Digest.of(manifest.to_bytes()))
-            path = _replaced(named)
-            stack.enter_context(told(path or named, "--output"))
-            if path is None:
-                yield stack.enter_context(open(named, "wb")), named
-            elif self.split_size is not None:
+            if self.split_size is not None:
                 bundle = Digest.of(manifest.to_bytes())
+                if self.stick is not None and self.path is not None:
+                    named = free_place(self.path, bundle)
+                path = Path(os.path.realpath(named))
+                stack.enter_context(told(path, "--output"))
                 split = split_file(path, self.split_size, bundle, self.look_again)
                 yield stack.enter_context(split), named
                 remove_parity(path)  # Before the bundle that it is of is replaced.
-            else:
-                with whole_file(path) as file:
-                    remove_volume_drafts(path)
-                    direct = DirectWriter(file.fileno())
-                    yield direct, named
-                    direct.finish()
-                    remove_parity(path)
+                return
+            whole = _replaced(named)
+            stack.enter_context(told(whole or named, "--output"))
+            if whole is None:
+                yield stack.enter_context(open(named, "wb")), named
+                return
+            with whole_file(whole) as file:
+                remove_volume_drafts(whole)
+                direct = DirectWriter(file.fileno())
+                yield direct, named
+                direct.finish()
+                remove_parity(whole)
 
 
 def _replaced(output: Path | str | BinaryIO) -> Path | None:

@@ -49,9 +49,13 @@ def told(where: Path, option: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             message = f"{_shortage(error.errno, where)}, or choose another place with {option}"
         elif error.errno == errno.EFBIG:
+            # Only a bundle can be split, not what is in it.
+            file, or_split = f"a file below {where}", ""
+            if option == "--output":
+                file, or_split = str(where), ", or pack with --split-size auto"
             message = (
-                f"{where} would be larger than its file system can hold (FAT: 4 GiB): "
-                f"choose another place with {option}, or pack with --split-size auto"
+                f"{file} would be larger than its file system can hold (FAT: 4 GiB): "
+                f"choose another place with {option}{or_split}"
             )
         elif error.errno == errno.ENAMETOOLONG:
             message = f"a path below {where} would be too long: choose another place with {option}"

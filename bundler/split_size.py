@@ -51,15 +51,29 @@ def check_split(path: Path, size: SplitSize) -> None:
         return
     if size < 1:
         raise RequestError("volumes of no bytes cannot be: say --split-size 4GB")
-    if size > _FAT_LIMIT:
-        with held_draft(path) as (draft, _):
-            limit = file_limit(draft)
-            os.unlink(draft_of(path))
-        if size > limit:
-            raise RequestError(
-                f"{path.parent} holds no file of more than {limit:,} bytes, as it is FAT: "
-                "say --split-size 4GB"
-            )
+    if _is_too_large(path, size):
+        raise RequestError(
+            f"{path.parent} holds no file of more than {_FAT_LIMIT:,} bytes, as it is FAT: "
+            "say --split-size 4GB"
+        )
+
+
+def check_whole(path: Path, size: int) -> None:
+    """Refuse, before anything is written, a file of so many bytes that cannot be.
+
+    Raises OSError, the same as writing it would, and TargetError if another process writes there.
+    """
+    if _is_too_large(path, size):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+
+
+def _is_too_large(path: Path, size: int) -> bool:
+    if size <= _FAT_LIMIT:
+        return False
+    with held_draft(path) as (draft, _):
+        limit = file_limit(draft)
+        os.unlink(draft_of(path))
+    return size > limit
 
 
 def check_count(bundle_size: int, size: SplitSize) -> None:

@@ -34,7 +34,7 @@ from pathlib import Path
 
 from command import Ran, command_environment
 
-_READS = {0: "read", 17: "read", 19: "read"}
+_READS = {0: "read", 17: "read", 19: "read", 8: "seek"}
 _WRITE, _PWRITE = 1, 18
 _WRITES = {_WRITE: "write", _PWRITE: "write", 20: "write", 296: "write", 328: "write"}
 _OF_HANDLES = {
@@ -197,7 +197,7 @@ class Commands:
     ) -> Ran:
         """Run `bundler` with `arguments`; `decide` says what becomes of each call below `cwd`.
 
-        It is asked about calls that read a file only with `reads`.
+        It is asked about calls that read a file, or go to a place in one, only with `reads`.
         """
         if decide and (sys.platform, platform.machine()) != ("linux", "x86_64"):
             raise NotSupportedError("the numbers of calls are those of Linux on x86_64")

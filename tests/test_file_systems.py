@@ -57,6 +57,9 @@ class TestFat:
         assert (done.code, "as it is FAT: say --split-size 4GB" in done.err) == (2, True)
         done = run(*request, "auto", home=tmp_path)
         assert (done.code, (fat / "b.zst").is_file()) == (0, True)
+        os.truncate(tmp_path / "model" / "a.bin", 8 << 30)
+        done = run(*request[:-1], home=tmp_path)
+        assert (done.code, "or pack with --split-size auto" in done.err) == (6, True)
 
     def test_caches_are_rebuilt_on_it(self, fat: Path) -> None:
         for _ in range(2):

@@ -94,6 +94,19 @@ def test_a_disk_that_failed_once_is_not_one_without_links(
         scene.assert_finished()
 
 
+def test_a_file_that_is_too_large_for_its_file_system_is_told(
+    commands: Commands, tmp_path: Path, hub: LoopbackHub
+) -> None:
+    """As one of 4 GiB is for FAT, however the bundle was split."""
+    scene = merging(commands, tmp_path, hub)
+    ran = scene.run(Refused(0, errno.EFBIG, ["write"]))
+    said = f"a file below {scene.folder}.* would be larger than its file system can hold"
+    assert (ran.code, ran.err.count("\n")) == (6, 1)
+    assert re.search(f"{said}.*: choose another place with --root$", ran.err), ran.err
+    scene.assert_sound()
+    scene.finish()
+
+
 class TestDisksOfAnySize:
     """Real ones: what does not fit is told, before or in the middle."""
 

@@ -60,6 +60,7 @@ def flip_alone(path: Path) -> None:
 DAMAGE: Mapping[str, Callable[[Path], object]] = {
     "a flipped byte": lambda path: flip(path, 200_000),
     "a flipped byte of the manifest": lambda path: flip(path, 40),
+    "a flipped first byte": lambda path: flip(path, 0),
     "a cut end": cut,
     "more at the end": lambda path: path.write_bytes(path.read_bytes() + b"more"),
     "a flipped byte, and the first parity file lost": flip_alone,
@@ -81,9 +82,24 @@ def test_a_damaged_bundle_is_mended(tmp_path: Path, damage: str) -> None:
     assert (again.code, again.err, json.loads(again.out)["mended"]) == (0, "", [])
 
 
+MENDS = "; --mend puts right what is damaged or lost, as far as the parity files beside it go\n"
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_of_a_damaged_bundle_it_is_told_that_it_can_be_mended(tmp_path: Path, damage: str) -> None:
+    pack(tmp_path)
+    DAMAGE[damage](tmp_path / NAME)
+    done = run("verify", NAME, home=tmp_path)
+    assert (done.code in (4, 5), done.err.endswith(MENDS)) == (True, True), done.err
+    for path in tmp_path.glob("*.par2"):
+        path.unlink()
+    assert "--mend" not in run("verify", NAME, home=tmp_path).err
+
+
 VOLUMES: Mapping[str, Callable[[Path], None]] = {
     "a lost volume": lambda folder: (folder / f"{NAME}.001").unlink(),
     "a damaged volume": lambda folder: flip(folder / f"{NAME}.001", 7),
+    "a lost first volume": lambda folder: (folder / f"{NAME}.000").unlink(),
     "a cut volume": lambda folder: os.truncate(folder / f"{NAME}.001", 10),
 }
 
@@ -94,11 +110,14 @@ def test_a_volume_is_mended(tmp_path: Path, damage: str) -> None:
     right = content(tmp_path)
     others = {path.name: path.stat().st_ino for path in tmp_path.glob("b.*")}
     VOLUMES[damage](tmp_path)
+    done = run("verify", ".", home=tmp_path)
+    assert (done.code in (3, 4), done.err.endswith(MENDS)) == (True, True), done.err
     done = run("verify", ".", "--mend", "--json", home=tmp_path)
-    assert (done.code, json.loads(done.out)["mended"]) == (0, [f"{NAME}.001"]), done.err
+    bad = f"{NAME}.000" if "first" in damage else f"{NAME}.001"
+    assert (done.code, json.loads(done.out)["mended"]) == (0, [bad]), done.err
     assert content(tmp_path) == right
     new = {p.name for p in tmp_path.glob("b.*") if p.stat().st_ino != others[p.name]}
-    assert new <= {f"{NAME}.001"}
+    assert new <= {bad}
 
 
 def test_a_lost_list_of_volumes_comes_back_with_a_volume(tmp_path: Path) -> None:

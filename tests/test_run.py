@@ -562,6 +562,57 @@ class TestProgrammersAirGap:
             gap.start(["no-such-command"], os.environ)
 
 
+class TestWhatAKilledRunLeaves:
+    """The file of attempts, in the folder for temporary files."""
+
+    LONG_AGO = (0, 0)
+
+    @staticmethod
+    def under_way(folder: Path) -> subprocess.Popen[bytes]:
+        """bundler in front of a command that runs until its input is closed."""
+        process = start(
+            "run", "--strict", *sh("echo ready; exec cat"), home=folder,
+            env={"TMPDIR": str(folder)}, stdin=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        return process
+
+    def test_goes_with_the_next_run(self, tmp_path: Path) -> None:
+        with self.under_way(tmp_path) as killed:
+            killed.kill()
+        (left,) = tmp_path.glob("bundler-attempts-*")
+        env = {"TMPDIR": str(tmp_path)}
+        assert run("run", "--strict", "true", home=tmp_path, env=env).code == 0
+        assert left.exists()  # One so new may not have been locked yet.
+        os.utime(left, self.LONG_AGO)
+        assert run("run", "--strict", "true", home=tmp_path, env=env).code == 0
+        assert [*tmp_path.glob("bundler-attempts-*")] == []
+
+    def test_but_nothing_that_is_in_use_or_of_others(self, tmp_path: Path) -> None:
+        with self.under_way(tmp_path) as running:
+            (used,) = tmp_path.glob("bundler-attempts-*")
+            (tmp_path / "precious").touch()
+            link, folder, pipe, other = (tmp_path / f"bundler-attempts-{n}" for n in range(4))
+            link.symlink_to("precious")
+            folder.mkdir()
+            os.mkfifo(pipe)
+            other.touch()
+            if os.geteuid() == 0:  # Nobody else may give a file away.
+                os.chown(other, 65534, 65534)
+                os.utime(other, self.LONG_AGO)
+            os.utime(tmp_path / "precious", self.LONG_AGO)
+            for path in (used, link, folder, pipe):
+                os.utime(path, self.LONG_AGO, follow_symlinks=False)
+            before = [*tmp_path.iterdir()]
+            env = {"TMPDIR": str(tmp_path)}
+            assert run("run", "--strict", "true", home=tmp_path, env=env).code == 0
+            assert {*before} == {*tmp_path.iterdir()}
+            running.communicate(timeout=20)
+        assert running.returncode == 0
+        assert not used.exists()
+
+
 class TestRefusedNamespace:
     """A system that allows no network namespace, with a network that is really there."""
 

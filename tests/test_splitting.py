@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from command import run
-from disk_calls import KILL, At, Commands, Refuse, Send, Verdict
+from disk_calls import KILL, At, Call, Commands, Refuse, Send, Verdict
 from memory_source import MemorySource
 from volume_sets import list_of
 
@@ -210,6 +210,71 @@ def test_a_full_disk_leaves_what_was_there(small_disk: Callable[[str], Path]) ->
     with pytest.raises(TargetError, match=r"no space left for|has .* free, and a bundle of"):
         pack(disk / NAME, 1_000_000, {"model.safetensors": os.urandom(4_000_000)})
     assert contents(disk) == before
+
+
+class TestWhereNoFileCanBeLarge:
+    """As on FAT: whoever goes to 4 GiB in a file, or writes beyond, is refused."""
+
+    @pytest.fixture
+    def model(self, tmp_path: Path) -> Path:
+        """Weights of which a bundle has 4 GiB at the least, as far as their size tells."""
+        weights = tmp_path / "model" / "a.bin"
+        weights.parent.mkdir()
+        weights.touch()
+        os.truncate(weights, 8 << 30)
+        return weights
+
+    @staticmethod
+    def as_fat(call: Call) -> Verdict:
+        beyond = call.name == "seek" and call.arguments[1] >= 4 << 30
+        return Refuse(errno.EINVAL) if beyond and call.paths[0].parent.name == "stick" else None
+
+    def test_a_bundle_that_does_not_fit_is_refused_before_anything_is_read(
+        self, commands: Commands, model: Path, stick: Path, tmp_path: Path
+    ) -> None:
+        (stick / NAME).write_bytes(b"an older bundle")
+        read = []
+
+        def as_fat(call: Call) -> Verdict:
+            if call.name == "read" and call.paths[0] == model:
+                read.append(call)
+                return Refuse(errno.EIO)
+            return self.as_fat(call)
+
+        request = ("pack", "file:model", "-o", f"stick/{NAME}", "--store", "store")
+        done = commands.run(*request, cwd=tmp_path, decide=as_fat, reads=True)
+        assert (done.code, done.err.count("\n"), read) == (6, 1, [])
+        assert "would be larger than its file system can hold (FAT: 4 GiB)" in done.err
+        assert "pack with --split-size auto" in done.err
+        assert contents(stick) == {NAME: b"an older bundle"}
+        for asked in (("--split-size", "auto"), ("--split-size", "4GB")):
+            done = commands.run(*request, *asked, cwd=tmp_path, decide=as_fat, reads=True)
+            assert "Input/output error" in done.err
+
+    def test_what_fits_is_one_file(
+        self, commands: Commands, model: Path, stick: Path, tmp_path: Path
+    ) -> None:
+        os.truncate(model, 2_000_000)
+        request = ("pack", "file:model", "-o", f"stick/{NAME}", "--store", "store")
+        for asked in ((), ("--split-size", "auto")):
+            done = commands.run(*request, *asked, cwd=tmp_path, decide=self.as_fat, reads=True)
+            assert (done.code, [*contents(stick)]) == (0, [NAME]), done.err
+
+    def test_what_turns_out_too_large_says_what_to_do(
+        self, commands: Commands, model: Path, stick: Path, tmp_path: Path
+    ) -> None:
+        os.truncate(model, 2_000_000)
+        (stick / NAME).write_bytes(b"an older bundle")
+
+        def full(call: Call) -> Verdict:
+            is_bundle = call.name == "write" and call.paths[0].parent == stick
+            return Refuse(errno.EFBIG) if is_bundle else None
+
+        request = ("pack", "file:model", "-o", f"stick/{NAME}", "--store", "store")
+        done = commands.run(*request, cwd=tmp_path, decide=full)
+        assert (done.code, done.err.count("\n")) == (6, 1)
+        assert "pack with --split-size auto" in done.err
+        assert contents(stick) == {NAME: b"an older bundle"}
 
 
 class TestStopped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -31,7 +32,14 @@ from bundler.cli.options import (
 from bundler.cli.output import Bars, print_json
 from bundler.complaint import tell
 from bundler.environment import Roots
-from bundler.errors import DamagedError, RequestError, amount
+from bundler.errors import (
+    BundlerError,
+    DamagedError,
+    FormatError,
+    RequestError,
+    UnavailableError,
+    amount,
+)
 from bundler.wording import counted
 
 if TYPE_CHECKING:
@@ -120,6 +128,20 @@ def _requested(needed: Manifest | None, request: Path | None, advice: str) -> st
     return f"bundler pack --for {quote(str(request))} packs what is needed ({size})"
 
 
+def _mending(names: list[str]) -> str:
+    """How to do without what is damaged, to be added to the advice if there are parity files."""
+    from bundler.mending import place_to_mend
+    from bundler.parity import parity_files
+
+    with suppress(BundlerError):  # Not even the place of the bundle is clear.
+        if "-" not in names and parity_files(place_to_mend([*map(Path, names)])):
+            return (
+                "; --mend puts right what is damaged or lost, as far as the parity files beside "
+                "it go"
+            )
+    return ""
+
+
 def _verify_bundle(
     names: list[str],
     digest: Digest | None,
@@ -136,10 +158,15 @@ def _verify_bundle(
         if mend
         else partial(bundler.verify, bundle, repairs=repairs)
     )
-    result = verified(digest=digest, trusted=trusted, jobs=jobs, ask=asker(), progress=Bars())
+    try:
+        result = verified(digest=digest, trusted=trusted, jobs=jobs, ask=asker(), progress=Bars())
+    except (DamagedError, FormatError, UnavailableError) as error:
+        raise type(error)(f"{error}{'' if mend else _mending(names)}") from None
     if json_:
         print_json(result.to_json())
-    advice = _requested(result.needed, request, outcome.advice(result)) if result.faults else ""
+    advice = ""
+    if result.faults:
+        advice = _requested(result.needed, request, outcome.advice(result)) + _mending(names)
     outcome.check_verified(result, ", ".join(names), advice)
     if not json_:
         for line in outcome.verified(result):
