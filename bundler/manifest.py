@@ -224,10 +224,7 @@ class Manifest:
                     f"this bundle has format version {number}, and this bundler reads versions "
                     f"{FORMAT_VERSION} and {BUILDING_ON}: use a newer bundler"
                 )
-            records = _optional(document, "snapshots", list) or []
-            if len(records) > MAX_SNAPSHOTS:
-                raise ValueError(f"more than {MAX_SNAPSHOTS:,} models")
-            manifest = cls(tuple(map(_snapshot, records)))
+            manifest = cls(tuple(map(_snapshot, _optional(document, "snapshots", list) or [])))
             if version == BUILDING_ON:
                 absent, builds_on = _digests(document, "absent"), _digests(document, "builds_on")
                 if not absent:
@@ -246,6 +243,8 @@ class Manifest:
         try:
             if not self.snapshots:
                 raise ValueError("it names no models")
+            if len(self.snapshots) > MAX_SNAPSHOTS:
+                raise ValueError(f"more than {MAX_SNAPSHOTS:,} models")
             if sum(map(_folders_of_checked, self.snapshots)) > MAX_FOLDERS:
                 raise ValueError(f"more than {MAX_FOLDERS:,} folders")
             if sum(len(s.files) * len(s.names) for s in self.snapshots) > MAX_NAMED_FILES:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bundler.digest import Blob, Digest
 from bundler.errors import FormatError
-from bundler.manifest import Code, FileEntry, Manifest, Omission, Snapshot
+from bundler.manifest import MAX_SNAPSHOTS, Code, FileEntry, Manifest, Omission, Snapshot
 from bundler.names import relative_path
 from bundler.relative import RelativePath
 
@@ -110,6 +110,13 @@ def test_a_manifest_that_is_taken_can_be_read_again_and_no_other_can(
             Manifest.from_bytes(manifest.to_bytes())
     else:
         assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+
+
+def test_what_has_more_models_than_can_be_read_is_not_taken_either() -> None:
+    models = [replace(MODEL, name=f"org/{number}") for number in range(MAX_SNAPSHOTS + 1)]
+    with pytest.raises(FormatError, match="more than 8,192 models"):
+        Manifest.of(models).check()
+    Manifest.of(models[1:]).check()
 
 
 @given(st.data())
