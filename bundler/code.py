@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from bundler.catalogues import catalogue
 from bundler.digest import Blob
 from bundler.errors import TrustError
 from bundler.manifest import Code, Snapshot
 from bundler.relative import RelativePath
-from bundler.remote import RemoteSnapshot
+
+if TYPE_CHECKING:  # Whoever unpacks needs nothing of it.
+    from bundler.remote import RemoteSnapshot
 
 _PICKLED = (
     ".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pt2", ".pth", ".pth.tar", ".th"
@@ -27,7 +29,7 @@ _SHOWN = 3
 _RUN_BY_TORCH = "torch.hub runs it, and whatever it imports"
 
 
-S = TypeVar("S", Snapshot, RemoteSnapshot)
+S = TypeVar("S", Snapshot, "RemoteSnapshot")
 
 
 def code_of(snapshot: Snapshot, open_blob: Callable[[Blob], BinaryIO]) -> Iterator[Code]:

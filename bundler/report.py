@@ -14,8 +14,6 @@ from bundler.layouts.flat import flattened
 from bundler.manifest import Code, Omission, Snapshot
 from bundler.names import plain_text
 from bundler.read_only import lacks_places
-from bundler.remote import RemoteSnapshot
-from bundler.selection import weight_formats
 from bundler.spec import spec_of
 from bundler.wording import counted, printable, table
 
@@ -25,6 +23,7 @@ if TYPE_CHECKING:  # No command must import what another needs.
     from bundler.loading import Loaded
     from bundler.packing import Packed
     from bundler.planning import PackPlan
+    from bundler.remote import RemoteSnapshot
     from bundler.store import Usage
     from bundler.unpacking import Unpacked
 
@@ -127,6 +126,8 @@ def read_only(roots: Roots) -> Iterator[str]:
 
 def inspected(inspection: Inspection) -> str:
     """What a bundle holds."""
+    from bundler.selection import weight_formats  # Which no other command needs here.
+
     rows = [("commit", "files", "size", "licence", "formats", "layout", "model")]
     notes: list[str] = []
     for snapshot in inspection.manifest.snapshots:
