@@ -111,11 +111,14 @@ def decompressed(
     if decompressor is None:
         raise RequestError("the program zstd reads no single frames: install the package zstandard")
     local = threading.local()
+    ahead = _ReadAhead(file)
 
     def frames() -> Iterator[tuple[int, bytes | DamagedError]]:
         for number in numbers:
+            begin, end = table.file_offsets[number : number + 2]
+            ahead.go_on(end)
             try:
-                yield number, _frame(file, table, number)
+                yield number, _read_at(file, begin, end)
             except DamagedError as error:
                 yield number, error
 
@@ -139,9 +142,7 @@ def decompressed(
     return in_order(frames(), decompress, take, jobs)
 
 
-def _frame(file: BinaryIO, table: SeekTable, number: int) -> bytes:
-    begin, end = table.file_offsets[number : number + 2]
-    _read_ahead(file, end)
+def _read_at(file: BinaryIO, begin: int, end: int) -> bytes:
     try:
         file.seek(begin)
         return read_exactly(file, end - begin)
@@ -149,7 +150,20 @@ def _frame(file: BinaryIO, table: SeekTable, number: int) -> bytes:
         raise DamagedError(f"the bundle cannot be read: {error.strerror}") from None
 
 
-def _read_ahead(file: BinaryIO, offset: int) -> None:
-    """Let the system fetch what comes next from a disk while this frame is worked on."""
-    with suppress(OSError, AttributeError):  # Not every stream is a file, nor has every system it.
-        os.posix_fadvise(file.fileno(), offset, _AHEAD, os.POSIX_FADV_WILLNEED)
+class _ReadAhead:
+    """Lets the system fetch what comes next from a disk while frames are worked on."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._end = 0
+        """Of what it was asked for so far: to be asked again takes it a while."""
+
+    def go_on(self, offset: int) -> None:
+        """All before `offset` has been read, or is not wanted."""
+        if self._end < offset + _AHEAD // 2:
+            begin, self._end = max(offset, self._end), offset + _AHEAD
+            # Not every stream is a file, nor has every system this call.
+            with suppress(OSError, AttributeError):
+                os.posix_fadvise(
+                    self._file.fileno(), begin, self._end - begin, os.POSIX_FADV_WILLNEED
+                )
