@@ -400,13 +400,14 @@ class StagedFile:
     def __init__(self, target: Target, blob: Blob) -> None:
         self._target = target
         self._blob = blob
-        with told(target.root, "--root"):
+        self._told = told(target.root, "--root")
+        with self._told:
             self._file = target.create(blob)
             self._direct = DirectWriter(self._file) if blob.size >= _LARGE else None
             self._size = 0
 
     def write(self, data: memoryview) -> None:
-        with told(self._target.root, "--root"):
+        with self._told:
             if self._direct is not None:
                 self._direct.write(data)
             else:
@@ -415,7 +416,7 @@ class StagedFile:
 
     def close(self) -> None:
         try:
-            with told(self._target.root, "--root"):
+            with self._told:
                 if self._direct is not None:
                     self._direct.finish()
                     os.fsync(self._file)

@@ -58,9 +58,11 @@ def stage(
     first: dict[Digest, Target] = {}
     others: list[tuple[Target, Blob]] = []
     for name, blob in _to_bring(work):
-        if name in targets and not targets[name].has(blob):
-            if first.setdefault(blob.digest, targets[name]) is not targets[name]:
-                others.append((targets[name], blob))
+        target = targets.get(name)
+        if target is None or target.has(blob):
+            continue
+        if first.setdefault(blob.digest, target) is not target:
+            others.append((target, blob))
     for name, target in targets.items():
         target.expect(work[name].files)
     if lacking := {entry.blob for _, entry in manifest.lacking() if entry.blob.digest in first}:
