@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Provenance:
         self._work = work
         self._targets = targets
         self._roots = roots
+        self._kept_as = cache(roots.kept_as)
         self._own: set[Place] = set()
         self._before: dict[Place, dict[str | None, str | None]] = {}
         for receipt in receipts:
@@ -53,11 +55,11 @@ class Provenance:
                 for pointer in (*model.links, *model.texts):
                     known = self._before.setdefault(pointer.place, {})
                     known[pointer.text] = pointer.before
-        self._to_write: set[Place] = set()
-        for name, todo in work.items():
-            kept = roots.kept_as(name)
-            self._to_write |= {(kept, file.path) for file in todo.files}
-            self._to_write |= {(kept, link.path) for link in todo.links}
+        self._to_write = {
+            name: {file.path for file in todo.files} | {link.path for link in todo.links}
+            for name, todo in work.items()
+        }
+        """Paths of files and links, by the root's name."""
 
     def models(
         self, placed: Iterable[tuple[Snapshot, str, Placement]]
@@ -67,7 +69,8 @@ class Provenance:
         Raises TargetError if what stands there cannot be read.
         """
         models: dict[Key, InstalledModel] = {}
-        files: dict[Key, dict[Place, InstalledFile]] = {}
+        files: dict[Key, list[InstalledFile]] = {}
+        noted: dict[tuple[Key, str], set[RelativePath]] = {}
         pointers: dict[Key, tuple[dict[Place, InstalledPointer], ...]] = {}
         for name, below in groupby(placed, lambda item: item[1]):
             with told(self._roots.path(name), "--root"):
@@ -78,7 +81,10 @@ class Provenance:
                     links, texts = pointers.setdefault(key, ({}, {}))
                     if isinstance(placement, File):
                         for file in self._files(name, placement):
-                            files.setdefault(key, {}).setdefault(file.place, file)
+                            paths = noted.setdefault((key, file.root), set())
+                            if file.path not in paths:
+                                paths.add(file.path)
+                                files.setdefault(key, []).append(file)
                     elif isinstance(placement, Link):
                         link = self._link(name, placement)
                         links[link.place] = link
@@ -88,7 +94,7 @@ class Provenance:
         return tuple(
             replace(
                 model,
-                files=tuple(files.get(key, {}).values()),
+                files=tuple(files.get(key, ())),
                 links=tuple(pointers[key][0].values()),
                 texts=tuple(pointers[key][1].values()),
             )
@@ -103,7 +109,7 @@ class Provenance:
         time = work.present.get(file.path)
         if time is None:
             time = target.staged_mtime_ns(file.blob)
-        installed = self._file(self._roots.kept_as(name), file.path, file.blob, time)
+        installed = self._file(name, file.path, file.blob, time)
         yield installed
         if name not in _CACHES:
             leads_to: str | Path | None
@@ -122,25 +128,28 @@ class Provenance:
             root = Path(os.path.realpath(self._roots.path(name)))
             if root in real.parents:
                 path = RelativePath(real.relative_to(root))
-                yield self._file(self._roots.kept_as(name), path, plain.blob, plain.mtime_ns)
+                yield self._file(name, path, plain.blob, plain.mtime_ns)
 
-    def _file(self, root: str, path: RelativePath, blob: Blob, mtime_ns: int) -> InstalledFile:
-        place = root, path
-        found = place not in self._own and place not in self._to_write
+    def _file(self, name: str, path: RelativePath, blob: Blob, mtime_ns: int) -> InstalledFile:
+        root = self._kept_as(name)
+        found = (root, path) not in self._own and not self._is_to_write(name, path)
         return InstalledFile(root, path, blob, mtime_ns, found)
 
     def _link(self, name: str, link: Link) -> InstalledPointer:
-        place = self._roots.kept_as(name), link.path
+        place = self._kept_as(name), link.path
         there = os.path.join(self._roots.path(name), link.path)
         now = os.readlink(there) if is_link(there) else None
-        if place not in self._to_write and now is not None:
+        if now is not None and not self._is_to_write(name, link.path):
             return InstalledPointer(*place, now, self._before_of(place, now))
         # One that led nowhere, or astray, is nothing to go back to; an earlier branch is.
         before = self._before_of(place, now) if link.moved_from else None
         return InstalledPointer(*place, link.text, before)
 
+    def _is_to_write(self, name: str, path: RelativePath) -> bool:
+        return path in self._to_write.get(name, ())
+
     def _text(self, name: str, text: Text) -> InstalledPointer:
-        place = self._roots.kept_as(name), text.path
+        place = self._kept_as(name), text.path
         try:
             now = (self._roots.path(name) / text.path).read_text("utf-8")
         except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
