@@ -20,6 +20,7 @@ STAGING = RelativePath(".locks/bundler")
 """Where bundler works below each root; scanners of a Hugging Face cache skip `.locks` alone."""
 ALIKE = "as some do if only capital letters or accents differ: unpack elsewhere"
 """What is to be said of two names that are one."""
+_ROOT = RelativePath()
 _KEPT_OPEN = 64
 _MANY = 100
 """Files and folders from which on the whole file system is synced at once."""
@@ -224,14 +225,16 @@ class Folders:
         for path in [path for path in self._open if folder in (path, *path.parents)]:
             os.close(self._open.pop(path))
 
-    def sync(self, files: Collection[RelativePath] = ()) -> None:
-        """Make every change so far outlast a loss of power, and `files`, content and names."""
-        self._changed |= {path.parent for path in files}
+    def sync(self, files: Collection[RelativePath] = (), below: RelativePath = _ROOT) -> None:
+        """Make every change so far outlast a loss of power, and `files`, content and names.
+
+        Their paths are those below the folder `below`.
+        """
         if len(files) + len(self._changed) < _MANY or not sync_disk(self._root):
             for path in files:
-                with self.open(path) as file:
+                with self.open(below / path) as file:
                     os.fsync(file.fileno())
-            for folder in self._changed:
+            for folder in self._changed.union((below / path).parent for path in files):
                 os.fsync(self.handle(folder))
         self._changed.clear()
 

@@ -326,7 +326,7 @@ class Target:
             for text in work.texts:
                 with self._folders.new_file(_TREE / text.path) as draft:
                     draft.write(text.content.encode())
-            self._folders.sync([_TREE / path for path in self._unsynced])
+            self._folders.sync(self._unsynced, _TREE)
             self._unsynced.clear()
 
     def publish(self, work: Survey) -> None:
@@ -352,23 +352,21 @@ class Target:
         return tuple(steps)
 
     def _build_file(self, file: File) -> None:
-        blob, path = file.blob, _TREE / file.path
+        blob = file.blob
         if blob.digest in self._pointed:
             target = os.path.realpath(self._pointed[blob.digest][0])
             text = os.path.relpath(target, os.path.realpath(self.root / file.path.parent))
-            self._folders.symlink(text, path)
-            return
-        staged = self._staged_at(blob)
-        if blob.digest in self._left:
-            self._folders.move_new(staged, path)
+            self._folders.symlink(text, _TREE / file.path)
+        elif blob.digest in self._left:
+            self._folders.move_new(self._staged_at(blob), _TREE / file.path)
             self._left.remove(blob.digest)
             self._unsynced.append(file.path)  # Whoever left it may have been killed before that.
-        elif staged == path:
-            return
+        elif file.path == self._places[blob.digest]:
+            return  # There it is.
         elif self._shared.get(blob.digest) is False:
-            self._folders.link(staged, path)
+            self._folders.link(self._staged_at(blob), _TREE / file.path)
         else:
-            with self.open(blob) as source, self._folders.new_file(path) as copy:
+            with self.open(blob) as source, self._folders.new_file(_TREE / file.path) as copy:
                 if not (blob.digest in self._shared and clone(source, copy)):
                     shutil.copyfileobj(source, copy, COPY_SIZE)
                 copy.flush()

@@ -65,7 +65,8 @@ def stage(
             others.append((target, blob))
     for name, target in targets.items():
         target.expect(work[name].files)
-    if lacking := {entry.blob for _, entry in manifest.lacking() if entry.blob.digest in first}:
+    if not first.keys().isdisjoint(manifest.absent):
+        lacking = {entry.blob for _, entry in manifest.lacking() if entry.blob.digest in first}
         gone = [*take(manifest, first, known.places_of(lacking), progress)]
         check_mended(reader, gone, repairs)
     size = sum(member.blob.size for member in reader.members if member.blob.digest in first)
