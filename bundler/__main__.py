@@ -7,10 +7,14 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
 from bundler.errors import INTERRUPTED
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""glibc's malloc.h."""
 
 
 def main(command_line: str = "bundler.cli") -> NoReturn:
@@ -22,9 +26,8 @@ def main(command_line: str = "bundler.cli") -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # Files are many, each of them some objects, and none goes round in circles: to look for such as
-    # often as Python does takes an eighth of the time.
-    gc.set_threshold(100_000)
+    if sys.argv[1:2] in (["pack"], ["unpack"]):
+        _expect_much()
     try:
         # Here, since even importing takes long enough for somebody to think better of it.
         code = import_module(command_line).run(sys.argv[1:])
@@ -44,6 +47,21 @@ def main(command_line: str = "bundler.cli") -> NoReturn:
     sys.stderr.flush()
     # Not sys.exit, which waits for threads, and these for a network that may not answer.
     os._exit(code)
+
+
+def _expect_much() -> None:
+    """Have memory handled as it suits many small objects that stay, and large ones that go."""
+    # Files are many, each of them some objects, and none goes round in circles: to look for such as
+    # often as Python does takes an eighth of the time.
+    gc.set_threshold(100_000)
+    # glibc would take the largest object that was ever freed for one of the small ones that it
+    # keeps, in each thread by itself, what they leave (mallopt(3), "M_MMAP_THRESHOLD").
+    with suppress(ImportError, AttributeError):  # Not every system has it.
+        from ctypes import CDLL
+
+        mallopt = CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 2 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 8 << 20)
 
 
 if __name__ == "__main__":
