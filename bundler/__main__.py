@@ -26,9 +26,9 @@ def main(command_line: str = "bundler.cli") -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if sys.argv[1:2] in (["pack"], ["unpack"]):
-        _expect_much()
     try:
+        if sys.argv[1:2] in (["pack"], ["unpack"]):
+            _expect_much()
         # Here, since even importing takes long enough for somebody to think better of it.
         code = import_module(command_line).run(sys.argv[1:])
         sys.stdout.flush()
@@ -54,8 +54,8 @@ def _expect_much() -> None:
     # Files are many, each of them some objects, and none goes round in circles: to look for such as
     # often as Python does takes an eighth of the time.
     gc.set_threshold(100_000)
-    # glibc would take the largest object that was ever freed for one of the small ones that it
-    # keeps, in each thread by itself, what they leave (mallopt(3), "M_MMAP_THRESHOLD").
+    # glibc gives back at once what was large, and takes for small whatever is smaller than something
+    # that was freed before; of that each thread keeps much (mallopt(3), M_MMAP_THRESHOLD).
     with suppress(ImportError, AttributeError):  # Not every system has it.
         from ctypes import CDLL
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
-from itertools import groupby
+from itertools import chain
 from pathlib import Path
 
 from bundler.digest import Blob
@@ -30,6 +31,16 @@ from bundler.survey import Survey
 
 _CACHES = ("hub", "torch")
 """Names of the roots that links in plain folders may lead into."""
+
+
+class _Parts:
+    """What stands for one model, each place once."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, dict[RelativePath, InstalledFile]] = defaultdict(dict)
+        """By root and path."""
+        self.links: dict[Place, InstalledPointer] = {}
+        self.texts: dict[Place, InstalledPointer] = {}
 
 
 class Provenance:
@@ -62,44 +73,40 @@ class Provenance:
         """Paths of files and links, by the root's name."""
 
     def models(
-        self, placed: Iterable[tuple[Snapshot, str, Placement]]
+        self, placed: Iterable[tuple[Snapshot, str, Iterable[Placement]]]
     ) -> tuple[InstalledModel, ...]:
-        """What is installed once all is published; `placed`: snapshot, root's name, placement.
+        """What is installed once all is published; `placed`: snapshot, root's name, placements.
 
         Raises TargetError if what stands there cannot be read.
         """
         models: dict[Key, InstalledModel] = {}
-        files: dict[Key, list[InstalledFile]] = {}
-        noted: dict[tuple[Key, str], set[RelativePath]] = {}
-        pointers: dict[Key, tuple[dict[Place, InstalledPointer], ...]] = {}
-        for name, below in groupby(placed, lambda item: item[1]):
+        parts: dict[Key, _Parts] = defaultdict(_Parts)
+        for snapshot, name, placements in placed:
+            key = key_of(snapshot)
+            models.setdefault(key, _model(snapshot))
             with told(self._roots.path(name), "--root"):
-                for snapshot, _, placement in below:
-                    key = key_of(snapshot)
-                    if key not in models:
-                        models[key] = _model(snapshot)
-                    links, texts = pointers.setdefault(key, ({}, {}))
-                    if isinstance(placement, File):
-                        for file in self._files(name, placement):
-                            paths = noted.setdefault((key, file.root), set())
-                            if file.path not in paths:
-                                paths.add(file.path)
-                                files.setdefault(key, []).append(file)
-                    elif isinstance(placement, Link):
-                        link = self._link(name, placement)
-                        links[link.place] = link
-                    elif isinstance(placement, Text):
-                        text = self._text(name, placement)
-                        texts[text.place] = text
+                self._add(parts[key], name, placements)
         return tuple(
             replace(
                 model,
-                files=tuple(files.get(key, ())),
-                links=tuple(pointers[key][0].values()),
-                texts=tuple(pointers[key][1].values()),
+                files=tuple(chain.from_iterable(f.values() for f in parts[key].files.values())),
+                links=tuple(parts[key].links.values()),
+                texts=tuple(parts[key].texts.values()),
             )
             for key, model in models.items()
         )
+
+    def _add(self, parts: _Parts, name: str, placements: Iterable[Placement]) -> None:
+        for placement in placements:
+            if isinstance(placement, File):
+                for file in self._files(name, placement):
+                    parts.files[file.root].setdefault(file.path, file)
+            elif isinstance(placement, Link):
+                link = self._link(name, placement)
+                parts.links[link.place] = link
+            elif isinstance(placement, Text):
+                text = self._text(name, placement)
+                parts.texts[text.place] = text
 
     def _files(self, name: str, file: File) -> Iterable[InstalledFile]:
         """The file, and the one that it leads to if it is a link out of a plain folder."""
