@@ -54,8 +54,8 @@ def _expect_much() -> None:
     # Files are many, each of them some objects, and none goes round in circles: to look for such as
     # often as Python does takes an eighth of the time.
     gc.set_threshold(100_000)
-    # glibc gives back at once what was large, and takes for small whatever is smaller than something
-    # that was freed before; of that each thread keeps much (mallopt(3), M_MMAP_THRESHOLD).
+    # glibc gives back what was large, and takes for small whatever is smaller than something that
+    # was freed before: of that each thread keeps much (mallopt(3), M_MMAP_THRESHOLD).
     with suppress(ImportError, AttributeError):  # Not every system has it.
         from ctypes import CDLL
 
