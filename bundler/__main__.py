@@ -7,13 +7,14 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
 from bundler.errors import INTERRUPTED
 
-_LARGE = 8 << 20
-"""Bytes; more than what is worked on at a time."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""glibc's malloc.h."""
 
 
 def main(command_line: str = "bundler.cli") -> NoReturn:
@@ -25,14 +26,12 @@ def main(command_line: str = "bundler.cli") -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # To look through all objects for cycles again and again takes a fifth of the time where there
-    # are a hundred thousand files, and finds none that last.
-    gc.set_threshold(100_000, 20, 1000)
-    # What one piece of a large file has left, the next one takes: glibc gives memory back to the
-    # system, which clears it anew each time, until it has seen how large pieces can be (mallopt(3),
-    # M_MMAP_THRESHOLD). Nothing touches this one.
-    bytes(_LARGE)
     try:
+        # Files are many, each of them some objects, and none goes round in circles: to look for such
+        # as often as Python does takes an eighth of the time.
+        gc.set_threshold(100_000)
+        if sys.argv[1:2] in (["pack"], ["unpack"], ["verify"]):
+            _keep_what_pieces_leave()
         # Here, since even importing takes long enough for somebody to think better of it.
         code = import_module(command_line).run(sys.argv[1:])
         sys.stdout.flush()
@@ -51,6 +50,21 @@ def main(command_line: str = "bundler.cli") -> NoReturn:
     sys.stderr.flush()
     # Not sys.exit, which waits for threads, and these for a network that may not answer.
     os._exit(code)
+
+
+def _keep_what_pieces_leave() -> None:
+    """Let the memory of one piece of a large file be that of the next.
+
+    glibc gives it back to the system, which clears it each time, until something larger was freed;
+    then it keeps all that is smaller, in each thread by itself: mallopt(3), M_MMAP_THRESHOLD. So it
+    is told how large pieces are, and what few things are larger.
+    """
+    with suppress(ImportError, AttributeError):  # Not every system has it.
+        from ctypes import CDLL
+
+        mallopt = CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 2 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 8 << 20)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, groupby
 from typing import Protocol
 
 from bundler.digest import Verifier
@@ -74,31 +74,36 @@ class Extraction:
         DamagedError, also later, if there is something wrong with the end of the bundle.
         """
         found: list[Iterable[Piece]] = []
-        for member in self._members_before(stop):
-            compared = self._compared(member, start, content)
-            found.append(compared if member.blob.size < LARGE else [*compared])
+        for is_large, here in groupby(self._members_before(stop), _is_large):
+            compared = self._compared([*here], start, content)
+            found.append([*compared] if is_large else compared)
         if stop > self._end:
             found.append(self._compared_end(start, stop, content))
         return chain.from_iterable(found)
 
     def _compared(
-        self, member: Member, start: int, content: bytes | DamagedError
+        self, members: Iterable[Member], start: int, content: bytes | DamagedError
     ) -> Iterator[Piece]:
-        """What the content from byte `start` on has of a member, unless that was found bad."""
-        key = member.start
-        if key in self._bad:
-            return
-        if key not in self._verifiers:
-            self._verifiers[key] = Verifier(member.blob, member.what, member.git_sha1)
-        try:
-            if isinstance(content, DamagedError):
-                raise DamagedError(f"{member.what} cannot be read: {content}")
-            yield from _verified(member, start, memoryview(content), self._verifiers[key])
-        except DamagedError as error:
-            self._bad.add(key)
-            self._receiver.refuse(member, error)
-        if isinstance(content, DamagedError) or member.end <= start + len(content):
-            del self._verifiers[key]
+        """What the content from byte `start` on has of members, unless they were found bad."""
+        for member in members:
+            key = member.start
+            if key in self._bad:
+                continue
+            verifier = self._verifiers.pop(key, None)
+            if verifier is None:
+                verifier = Verifier(member.blob, member.what, member.git_sha1)
+            try:
+                if isinstance(content, DamagedError):
+                    raise DamagedError(f"{member.what} cannot be read: {content}")
+                data, is_last = _verified(member, start, content, verifier)
+            except DamagedError as error:
+                self._bad.add(key)
+                self._receiver.refuse(member, error)
+                continue
+            if member.end > start + len(content):
+                self._verifiers[key] = verifier
+            if data or is_last:
+                yield member, data, is_last
 
     def _compared_end(
         self, start: int, stop: int, content: bytes | DamagedError
@@ -112,6 +117,7 @@ class Extraction:
 
     def write(self, pieces: Iterable[Piece], count: Count) -> None:
         """Write what `take` gave, in the same order; by another thread, if need be."""
+        size = 0
         for member, data, is_last in pieces:
             if member is not self._written:
                 self._begin(member)
@@ -120,7 +126,8 @@ class Extraction:
                 if is_last:
                     outlet, self._outlet = self._outlet, None
                     outlet.close()
-            count(len(data))
+            size += len(data)
+        count(size)
 
     def _begin(self, member: Member | None) -> None:
         """Abandon what was not finished, and go on with another member."""
@@ -141,27 +148,29 @@ class Extraction:
             self._number += 1
 
 
-def _verified(member: Member, start: int, view: memoryview, verifier: Verifier) -> Iterator[Piece]:
-    """Of what stands in `view`, from byte `start` of the content on, that of a member.
+def _is_large(member: Member) -> bool:
+    return member.blob.size >= LARGE
+
+
+def _verified(
+    member: Member, start: int, content: bytes, verifier: Verifier
+) -> tuple[memoryview, bool]:
+    """Of `content`, which begins at byte `start`, what is of a member, and whether it is the last.
 
     Raises DamagedError instead of giving the last of it if it is not right.
     """
-    stop = start + len(view)
-    first, last = member.content_start, member.content_end
-
-    def part(begin: int, end: int) -> memoryview:
-        """What is here of the content between two bytes."""
-        return view[max(begin, start) - start : max(0, min(end, stop) - start)]
-
-    if start < first:
-        header = member.header[max(0, start - member.start) : stop - member.start]
-        if part(member.start, first) != header:
+    # Places in `content`, as far as they are in it.
+    begin, end = member.start - start, member.end - start
+    first, last = member.content_start - start, member.content_end - start
+    if first > 0:
+        header = member.header[max(0, -begin) : len(content) - begin]
+        if content[max(0, begin) : first] != header:
             raise DamagedError(f"{member.what} cannot be read: something else stands there")
-    if any(part(last, member.end)):
+    if content[max(0, last) : end].strip(b"\0"):
         raise DamagedError(f"{member.what} cannot be read: something else stands after it")
-    data = part(first, last)
-    if data or (first == last <= stop):
-        verifier.update(data)
-        if last <= stop:
-            verifier.finish()
-        yield member, data, last <= stop
+    data = memoryview(content)[max(0, first) : max(0, last)]
+    is_last = 0 < last <= len(content)
+    verifier.update(data)
+    if is_last:
+        verifier.finish()
+    return data, is_last

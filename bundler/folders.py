@@ -20,6 +20,7 @@ STAGING = RelativePath(".locks/bundler")
 """Where bundler works below each root; scanners of a Hugging Face cache skip `.locks` alone."""
 ALIKE = "as some do if only capital letters or accents differ: unpack elsewhere"
 """What is to be said of two names that are one."""
+_ROOT = RelativePath()
 _KEPT_OPEN = 64
 _MANY = 100
 """Files and folders from which on the whole file system is synced at once."""
@@ -81,13 +82,13 @@ class Folders:
 
         Raises TargetError if a link or a file is in the way, and OSError.
         """
+        if folder in self._open:
+            self._open.move_to_end(folder)
+            return self._open[folder]
         if not folder.parts:
             return self._root
         if folder.name == "..":
             raise TargetError(f"{self.root / folder} leads out of {self.root}")
-        if folder in self._open:
-            self._open.move_to_end(folder)
-            return self._open[folder]
         parent = self.handle(folder.parent)
         try:
             handle = os.open(folder.name, _FLAGS, dir_fd=parent)
@@ -111,9 +112,12 @@ class Folders:
         So does all below that puts something where nothing may be.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with self._by_itself(path):
-            file = os.open(path.name, flags, 0o666, dir_fd=self.handle(path.parent))
-        self._changed.add(path.parent)
+        folder = path.parent
+        try:
+            file = os.open(path.name, flags, 0o666, dir_fd=self.handle(folder))
+        except FileExistsError:
+            raise self._taken(path) from None
+        self._changed.add(folder)
         return file
 
     @contextmanager
@@ -131,17 +135,21 @@ class Folders:
 
     def symlink(self, text: str, path: RelativePath) -> None:
         """A link at `path`, where nothing may be, that says `text`."""
-        with self._by_itself(path):
-            os.symlink(text, path.name, dir_fd=self.handle(path.parent))
-        self._changed.add(path.parent)
+        folder = path.parent
+        try:
+            os.symlink(text, path.name, dir_fd=self.handle(folder))
+        except FileExistsError:
+            raise self._taken(path) from None
+        self._changed.add(folder)
 
     def link(self, source: RelativePath, target: RelativePath) -> None:
         """Give the file at `source` the further name `target`, where nothing may be."""
         origin = os.dup(self.handle(source.parent))
         try:
             goal = self.handle(target.parent)
-            with self._by_itself(target):
-                os.link(source.name, target.name, src_dir_fd=origin, dst_dir_fd=goal)
+            os.link(source.name, target.name, src_dir_fd=origin, dst_dir_fd=goal)
+        except FileExistsError:
+            raise self._taken(target) from None
         finally:
             os.close(origin)
         self._changed.add(target.parent)
@@ -155,15 +163,12 @@ class Folders:
         else:
             self.remove(source)
 
-    @contextmanager
-    def _by_itself(self, path: RelativePath) -> Iterator[None]:
-        try:
-            yield
-        except FileExistsError:
-            raise TargetError(
-                f"the file system of {self.root} takes {path.name!r} and another name that goes "
-                f"there for one, {ALIKE}"
-            ) from None
+    def _taken(self, path: RelativePath) -> TargetError:
+        """That something is at `path` already, where nothing may be."""
+        return TargetError(
+            f"the file system of {self.root} takes {path.name!r} and another name that goes "
+            f"there for one, {ALIKE}"
+        )
 
     def rename(self, source: RelativePath, target: RelativePath) -> None:
         """Put what stands at `source` in the place of `target`, atomically."""
@@ -220,14 +225,16 @@ class Folders:
         for path in [path for path in self._open if folder in (path, *path.parents)]:
             os.close(self._open.pop(path))
 
-    def sync(self, files: Collection[RelativePath] = ()) -> None:
-        """Make every change so far outlast a loss of power, and `files`, content and names."""
-        self._changed |= {path.parent for path in files}
+    def sync(self, files: Collection[RelativePath] = (), below: RelativePath = _ROOT) -> None:
+        """Make every change so far outlast a loss of power, and `files`, content and names.
+
+        Their paths are those below the folder `below`.
+        """
         if len(files) + len(self._changed) < _MANY or not sync_disk(self._root):
             for path in files:
-                with self.open(path) as file:
+                with self.open(below / path) as file:
                     os.fsync(file.fileno())
-            for folder in self._changed:
+            for folder in self._changed.union((below / path).parent for path in files):
                 os.fsync(self.handle(folder))
         self._changed.clear()
 

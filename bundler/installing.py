@@ -161,8 +161,8 @@ def _placements(snapshots: Sequence[Snapshot], root: Path, links: bool) -> Itera
 
 def _by_model(
     forms: Iterable[tuple[Snapshot, Snapshot]], targets: Mapping[str, Target]
-) -> Iterator[tuple[Snapshot, str, Placement]]:
-    """All that stands for each model, in each of its forms, with the name of the root."""
+) -> Iterator[tuple[Snapshot, str, Iterable[Placement]]]:
+    """All that stands for each model in each of its forms, and the name of the root."""
     for snapshot, form in forms:
         name = layout_of(form).root
         placements: Iterable[Placement] = _placements(
@@ -170,8 +170,7 @@ def _by_model(
         )
         if name == _HUB:
             placements = redirected(targets[name].root, placements)
-        for placement in placements:
-            yield snapshot, name, placement
+        yield snapshot, name, placements
 
 
 def survey_all(

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import TypeVar
 
-_AHEAD = 3
+_AHEAD = 1
 """Results for each thread that may wait for the caller, who may wait for a disk."""
 
 T = TypeVar("T")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from bundler.disk import existing
@@ -33,15 +32,24 @@ def check_sight(folder: Path, option: str) -> None:
         raise TargetError(_refusal(place, option))
 
 
-@contextmanager
-def told(where: Path, option: str) -> Iterator[None]:
-    """Turn a refusal of the file system at or below `where` into a TargetError.
+class told:
+    """Turns a refusal of the file system at or below `where` into a TargetError.
 
-    `option` is what the user can name another place with.
+    A context manager that can be entered again, which costs next to nothing. `option` is what the
+    user can name another place with.
     """
-    try:
-        yield
-    except OSError as error:
+
+    def __init__(self, where: Path, option: str) -> None:
+        self._where = where
+        self._option = option
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if not isinstance(error, OSError):
+            return
+        where, option = self._where, self._option
         named = isinstance(error.filename, str) and Path(error.filename).is_absolute()
         place = Path(error.filename) if named else where
         if error.errno == errno.ENOSPC:

@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from bundler.digest import COPY_SIZE, Blob, Digest, Readable, VerifiedReader, digest_of
 from bundler.direct_io import DirectWriter, write_all
@@ -65,13 +65,6 @@ def has_staging(root: Path) -> bool:
     return True
 
 
-class _Staged(NamedTuple):
-    """Where a blob is in the staging folder, and when it was changed, in nanoseconds."""
-
-    path: RelativePath
-    mtime_ns: int
-
-
 class Target:
     """One root while it is written to. A context manager: it belongs to one process at a time."""
 
@@ -84,12 +77,16 @@ class Target:
         self._progress = progress
         self._stack = ExitStack()
         self._places: dict[Digest, RelativePath] = {}
-        """Where in the staging folder a blob that is wanted belongs."""
-        self._staged: dict[Digest, _Staged] = {}
+        """The path of a blob that is wanted: the first, if it is to stand at several."""
+        self._staged: dict[Digest, int] = {}
+        """When each blob that is staged was changed, in nanoseconds."""
+        self._left: set[Digest] = set()
+        """Those that another run staged, and that are where it left them."""
         self._pointed: dict[Digest, tuple[Path, int]] = {}
         self._shared: dict[Digest, bool] = {}
         """Blobs that share their space with a cache; whether they are clones, not hard links."""
         self._unsynced: list[RelativePath] = []
+        """Paths of files that are built and may not be on disk."""
 
     def __enter__(self) -> Target:
         """Make the root, take the lock, see what an earlier run left. Raises TargetError.
@@ -144,21 +141,21 @@ class Target:
     def _take_over(self) -> None:
         """Keep what a killed run staged, as far as it is whole; believe no name."""
         self._folders.handle(STAGING)  # Refuses a link in its place.
-        size = sum(os.fstat(file.fileno()).st_size for _, _, file in self._left())
+        size = sum(os.fstat(file.fileno()).st_size for _, _, file in self._found())
         with self._progress.start("checking what an interrupted run left", size) as meter:
-            for folder, name, file in self._left():
+            for folder, name, file in self._found():
                 digest = digest_of(file, meter.add)
-                if digest not in self._staged:
+                if digest not in self._left:
                     blobs = self._folders.handle(_BLOBS)
                     os.rename(name, digest.hex, src_dir_fd=folder, dst_dir_fd=blobs)
-                    mtime_ns = os.fstat(file.fileno()).st_mtime_ns
-                    self._staged[digest] = _Staged(_BLOBS / digest.hex, mtime_ns)
-        kept = {_BLOBS.name, *(digest.hex for digest in self._staged)}
+                    self._staged[digest] = os.fstat(file.fileno()).st_mtime_ns
+                    self._left.add(digest)
+        kept = {_BLOBS.name, *(digest.hex for digest in self._left)}
         for above in (STAGING, _BLOBS):
             for name in set(os.listdir(self._folders.handle(above))) - kept:
                 self._folders.remove_all(above / name)
 
-    def _left(self) -> Iterator[tuple[int, str, BinaryIO]]:
+    def _found(self) -> Iterator[tuple[int, str, BinaryIO]]:
         """Every regular file in the staging folder: its folder's handle, its name, and open."""
         for _, folders, names, folder in os.fwalk(".", dir_fd=self._folders.handle(STAGING)):
             folders.sort()  # What is moved among the blobs meanwhile is not come by again.
@@ -184,7 +181,7 @@ class Target:
     def expect(self, files: Iterable[File]) -> None:
         """The files that will stand here: blobs are written where the first of theirs belongs."""
         for file in files:
-            self._places.setdefault(file.blob.digest, _TREE / file.path)
+            self._places.setdefault(file.blob.digest, file.path)
 
     def has(self, blob: Blob) -> bool:
         """Whether `blob` is staged, by this run or one that was killed, or pointed to."""
@@ -194,7 +191,7 @@ class Target:
         """The time of change of a staged blob, in nanoseconds; it keeps it where it is placed."""
         if blob.digest in self._pointed:
             return self._pointed[blob.digest][1]
-        return self._staged[blob.digest].mtime_ns
+        return self._staged[blob.digest]
 
     def copy(self, blob: Blob, content: Readable) -> None:
         """Stage a blob from `content`, which must verify itself.
@@ -212,14 +209,13 @@ class Target:
 
     def create(self, blob: Blob) -> int:
         """A new file to write `blob` to, where it is expected. Raises OSError."""
-        return self._folders.create(self._places[blob.digest])
+        return self._folders.create(self._staged_at(blob))
 
     def note(self, blob: Blob, mtime_ns: int) -> None:
         """The file made by `create` holds `blob`, and was changed last at this time."""
-        place = self._places[blob.digest]
         if blob.size < _LARGE:
-            self._unsynced.append(place)
-        self._staged[blob.digest] = _Staged(place, mtime_ns)
+            self._unsynced.append(self._places[blob.digest])
+        self._staged[blob.digest] = mtime_ns
 
     def share(self, blob: Blob, source: Path, mode: LinkMode) -> None:
         """Take in a blob that the file `source` holds, by `mode`; not for symbolic links.
@@ -268,7 +264,7 @@ class Target:
     def drop(self, blob: Blob) -> None:
         """Take back what was begun of a blob, so that it can be staged from elsewhere."""
         with suppress(FileNotFoundError):
-            self._folders.remove(self._places[blob.digest])
+            self._folders.remove(self._staged_at(blob))
         self._staged.pop(blob.digest, None)
         self._shared.pop(blob.digest, None)
 
@@ -279,23 +275,23 @@ class Target:
         return is_own and self._hard_link(blob, source)
 
     def _clone(self, blob: Blob, content: BinaryIO) -> bool:
-        place = self._places[blob.digest]
+        place = self._staged_at(blob)
         with self._folders.new_file(place) as file:
             if clone(content, file):
                 self._shared[blob.digest] = True
-                self._staged[blob.digest] = _Staged(place, os.fstat(file.fileno()).st_mtime_ns)
+                self._staged[blob.digest] = os.fstat(file.fileno()).st_mtime_ns
                 return True
         self._folders.remove(place)
         return False
 
     def _hard_link(self, blob: Blob, source: Path) -> bool:
-        place = self._places[blob.digest]
+        place = self._staged_at(blob)
         real = os.path.realpath(source)
         if not hard_link(real, place.name, self._folders.handle(place.parent)):
             return False
         self._shared[blob.digest] = False
-        self._staged[blob.digest] = _Staged(place, os.stat(real).st_mtime_ns)
-        self._unsynced.append(place)
+        self._staged[blob.digest] = os.stat(real).st_mtime_ns
+        self._unsynced.append(self._places[blob.digest])
         return True
 
     def point(self, blob: Blob, path: Path, mtime_ns: int) -> None:
@@ -308,11 +304,17 @@ class Target:
 
     def open(self, blob: Blob) -> BinaryIO:
         """A staged blob, for reading; the caller closes it."""
-        return self._folders.open(self._staged[blob.digest].path)
+        return self._folders.open(self._staged_at(blob))
 
     def staged_path(self, blob: Blob) -> Path:
         """Where a staged blob is until it is published."""
-        return self.root / self._staged[blob.digest].path
+        return self.root / self._staged_at(blob)
+
+    def _staged_at(self, blob: Blob) -> RelativePath:
+        """Where a blob is in the staging folder, or is to be written."""
+        if blob.digest in self._left:
+            return _BLOBS / blob.digest.hex
+        return _TREE / self._places[blob.digest]
 
     def build(self, work: Survey) -> None:
         """Build all of `work` as it will stand, and make it outlast a loss of power."""
@@ -324,7 +326,7 @@ class Target:
             for text in work.texts:
                 with self._folders.new_file(_TREE / text.path) as draft:
                     draft.write(text.content.encode())
-            self._folders.sync(self._unsynced)
+            self._folders.sync(self._unsynced, _TREE)
             self._unsynced.clear()
 
     def publish(self, work: Survey) -> None:
@@ -350,27 +352,26 @@ class Target:
         return tuple(steps)
 
     def _build_file(self, file: File) -> None:
-        blob, path = file.blob, _TREE / file.path
+        blob = file.blob
         if blob.digest in self._pointed:
             target = os.path.realpath(self._pointed[blob.digest][0])
             text = os.path.relpath(target, os.path.realpath(self.root / file.path.parent))
-            self._folders.symlink(text, path)
-            return
-        staged = self._staged[blob.digest]
-        if staged.path == path:
-            return
-        if staged.path.parent == _BLOBS:
-            self._folders.move_new(staged.path, path)
-            self._staged[blob.digest] = _Staged(path, staged.mtime_ns)
-            self._unsynced.append(path)  # Whoever left it may have been killed before that.
+            self._folders.symlink(text, _TREE / file.path)
+        elif blob.digest in self._left:
+            self._folders.move_new(self._staged_at(blob), _TREE / file.path)
+            self._left.remove(blob.digest)
+            self._unsynced.append(file.path)  # Whoever left it may have been killed before that.
+        elif file.path == self._places[blob.digest]:
+            return  # There it is.
         elif self._shared.get(blob.digest) is False:
-            self._folders.link(staged.path, path)
+            self._folders.link(self._staged_at(blob), _TREE / file.path)
         else:
-            with self.open(blob) as source, self._folders.new_file(path) as copy:
+            with self.open(blob) as source, self._folders.new_file(_TREE / file.path) as copy:
                 if not (blob.digest in self._shared and clone(source, copy)):
                     shutil.copyfileobj(source, copy, COPY_SIZE)
                 copy.flush()
-                os.utime(copy.fileno(), ns=(staged.mtime_ns, staged.mtime_ns))
+                mtime_ns = self._staged[blob.digest]
+                os.utime(copy.fileno(), ns=(mtime_ns, mtime_ns))
 
     def _top_new(self, folder: RelativePath) -> RelativePath | None:
         """The highest folder on the way to `folder`, itself included, that is not there yet."""
@@ -397,13 +398,14 @@ class StagedFile:
     def __init__(self, target: Target, blob: Blob) -> None:
         self._target = target
         self._blob = blob
-        with told(target.root, "--root"):
+        self._told = told(target.root, "--root")
+        with self._told:
             self._file = target.create(blob)
             self._direct = DirectWriter(self._file) if blob.size >= _LARGE else None
             self._size = 0
 
     def write(self, data: memoryview) -> None:
-        with told(self._target.root, "--root"):
+        with self._told:
             if self._direct is not None:
                 self._direct.write(data)
             else:
@@ -412,7 +414,7 @@ class StagedFile:
 
     def close(self) -> None:
         try:
-            with told(self._target.root, "--root"):
+            with self._told:
                 if self._direct is not None:
                     self._direct.finish()
                     os.fsync(self._file)

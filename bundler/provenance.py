@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import groupby
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from bundler.digest import Blob
@@ -31,6 +33,16 @@ _CACHES = ("hub", "torch")
 """Names of the roots that links in plain folders may lead into."""
 
 
+class _Parts:
+    """What stands for one model, each place once."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, dict[RelativePath, InstalledFile]] = defaultdict(dict)
+        """By root and path."""
+        self.links: dict[Place, InstalledPointer] = {}
+        self.texts: dict[Place, InstalledPointer] = {}
+
+
 class Provenance:
     """Compares what is to be published with what stands there, and with what receipts say of it."""
 
@@ -45,6 +57,7 @@ class Provenance:
         self._work = work
         self._targets = targets
         self._roots = roots
+        self._kept_as = cache(roots.kept_as)
         self._own: set[Place] = set()
         self._before: dict[Place, dict[str | None, str | None]] = {}
         for receipt in receipts:
@@ -53,47 +66,47 @@ class Provenance:
                 for pointer in (*model.links, *model.texts):
                     known = self._before.setdefault(pointer.place, {})
                     known[pointer.text] = pointer.before
-        self._to_write: set[Place] = set()
-        for name, todo in work.items():
-            kept = roots.kept_as(name)
-            self._to_write |= {(kept, file.path) for file in todo.files}
-            self._to_write |= {(kept, link.path) for link in todo.links}
+        self._to_write = {
+            name: {file.path for file in todo.files} | {link.path for link in todo.links}
+            for name, todo in work.items()
+        }
+        """Paths of files and links, by the root's name."""
 
     def models(
-        self, placed: Iterable[tuple[Snapshot, str, Placement]]
+        self, placed: Iterable[tuple[Snapshot, str, Iterable[Placement]]]
     ) -> tuple[InstalledModel, ...]:
-        """What is installed once all is published; `placed`: snapshot, root's name, placement.
+        """What is installed once all is published; `placed`: snapshot, root's name, placements.
 
         Raises TargetError if what stands there cannot be read.
         """
         models: dict[Key, InstalledModel] = {}
-        files: dict[Key, dict[Place, InstalledFile]] = {}
-        pointers: dict[Key, tuple[dict[Place, InstalledPointer], ...]] = {}
-        for name, below in groupby(placed, lambda item: item[1]):
+        parts: dict[Key, _Parts] = defaultdict(_Parts)
+        for snapshot, name, placements in placed:
+            key = key_of(snapshot)
+            models.setdefault(key, _model(snapshot))
             with told(self._roots.path(name), "--root"):
-                for snapshot, _, placement in below:
-                    key = key_of(snapshot)
-                    if key not in models:
-                        models[key] = _model(snapshot)
-                    links, texts = pointers.setdefault(key, ({}, {}))
-                    if isinstance(placement, File):
-                        for file in self._files(name, placement):
-                            files.setdefault(key, {}).setdefault(file.place, file)
-                    elif isinstance(placement, Link):
-                        link = self._link(name, placement)
-                        links[link.place] = link
-                    elif isinstance(placement, Text):
-                        text = self._text(name, placement)
-                        texts[text.place] = text
+                self._add(parts[key], name, placements)
         return tuple(
             replace(
                 model,
-                files=tuple(files.get(key, {}).values()),
-                links=tuple(pointers[key][0].values()),
-                texts=tuple(pointers[key][1].values()),
+                files=tuple(chain.from_iterable(f.values() for f in parts[key].files.values())),
+                links=tuple(parts[key].links.values()),
+                texts=tuple(parts[key].texts.values()),
             )
             for key, model in models.items()
         )
+
+    def _add(self, parts: _Parts, name: str, placements: Iterable[Placement]) -> None:
+        for placement in placements:
+            if isinstance(placement, File):
+                for file in self._files(name, placement):
+                    parts.files[file.root].setdefault(file.path, file)
+            elif isinstance(placement, Link):
+                link = self._link(name, placement)
+                parts.links[link.place] = link
+            elif isinstance(placement, Text):
+                text = self._text(name, placement)
+                parts.texts[text.place] = text
 
     def _files(self, name: str, file: File) -> Iterable[InstalledFile]:
         """The file, and the one that it leads to if it is a link out of a plain folder."""
@@ -103,7 +116,7 @@ class Provenance:
         time = work.present.get(file.path)
         if time is None:
             time = target.staged_mtime_ns(file.blob)
-        installed = self._file(self._roots.kept_as(name), file.path, file.blob, time)
+        installed = self._file(name, file.path, file.blob, time)
         yield installed
         if name not in _CACHES:
             leads_to: str | Path | None
@@ -122,25 +135,28 @@ class Provenance:
             root = Path(os.path.realpath(self._roots.path(name)))
             if root in real.parents:
                 path = RelativePath(real.relative_to(root))
-                yield self._file(self._roots.kept_as(name), path, plain.blob, plain.mtime_ns)
+                yield self._file(name, path, plain.blob, plain.mtime_ns)
 
-    def _file(self, root: str, path: RelativePath, blob: Blob, mtime_ns: int) -> InstalledFile:
-        place = root, path
-        found = place not in self._own and place not in self._to_write
+    def _file(self, name: str, path: RelativePath, blob: Blob, mtime_ns: int) -> InstalledFile:
+        root = self._kept_as(name)
+        found = (root, path) not in self._own and not self._is_to_write(name, path)
         return InstalledFile(root, path, blob, mtime_ns, found)
 
     def _link(self, name: str, link: Link) -> InstalledPointer:
-        place = self._roots.kept_as(name), link.path
+        place = self._kept_as(name), link.path
         there = os.path.join(self._roots.path(name), link.path)
         now = os.readlink(there) if is_link(there) else None
-        if place not in self._to_write and now is not None:
+        if now is not None and not self._is_to_write(name, link.path):
             return InstalledPointer(*place, now, self._before_of(place, now))
         # One that led nowhere, or astray, is nothing to go back to; an earlier branch is.
         before = self._before_of(place, now) if link.moved_from else None
         return InstalledPointer(*place, link.text, before)
 
+    def _is_to_write(self, name: str, path: RelativePath) -> bool:
+        return path in self._to_write.get(name, ())
+
     def _text(self, name: str, text: Text) -> InstalledPointer:
-        place = self._roots.kept_as(name), text.path
+        place = self._kept_as(name), text.path
         try:
             now = (self._roots.path(name) / text.path).read_text("utf-8")
         except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):

@@ -54,43 +54,42 @@ def stage(
 
     What the bundle lacks comes first, from what is here; what it has bad or not, from `repairs`.
     """
+    manifest = reader.manifest
     first: dict[Digest, Target] = {}
     others: list[tuple[Target, Blob]] = []
-    blobs = {}
     for name, blob in _to_bring(work):
-        if name in targets and not targets[name].has(blob):
-            if blob.digest in first:
-                others.append((targets[name], blob))
-            else:
-                first[blob.digest] = targets[name]
-                blobs[blob.digest] = blob
+        target = targets.get(name)
+        if target is None or target.has(blob):
+            continue
+        if first.setdefault(blob.digest, target) is not target:
+            others.append((target, blob))
     for name, target in targets.items():
         target.expect(work[name].files)
-    if lacking := {blobs[digest] for digest in reader.manifest.absent if digest in first}:
-        gone = [*take(reader.manifest, first, known.places_of(lacking), progress)]
+    if not first.keys().isdisjoint(manifest.absent):
+        lacking = {entry.blob for _, entry in manifest.lacking() if entry.blob.digest in first}
+        gone = [*take(manifest, first, known.places_of(lacking), progress)]
         check_mended(reader, gone, repairs)
-    carried = [m.blob for m in reader.members if m.blob.digest in first]
-    with progress.start("unpacking", sum(blob.size for blob in carried)) as meter:
-        staging = _Staging(first, goes_on=bool(repairs))
+    size = sum(member.blob.size for member in reader.members if member.blob.digest in first)
+    staging = _Staging(first, goes_on=bool(repairs))
+    with progress.start("unpacking", size) as meter:
         staging.extract(reader, first, jobs, meter.add)
     for repair in repairs:
-        mended = mends(
-            repair, reader.manifest, (b for b in blobs.values() if not first[b.digest].has(b))
-        )
+        mended = mends(repair, manifest, staging.missing(manifest.blobs()))
         with progress.start("repairing", sum(blob.size for blob in mended.values())) as meter:
             staging.extract(repair, mended, jobs, meter.add)
-    staging.finish(blobs.values())
+    staging.finish(manifest.blobs())
     for other, blob in others:
-        with first[blob.digest].open(blob) as copy:
-            other.copy(blob, VerifiedReader(copy, blob, str(blob.digest)))
+        if not other.has(blob):
+            with first[blob.digest].open(blob) as copy:
+                other.copy(blob, VerifiedReader(copy, blob, str(blob.digest)))
 
 
 class _Staging:
     """Takes blobs in where they are missing: an `extraction.Receiver`."""
 
-    def __init__(self, missing: Mapping[Digest, Target], *, goes_on: bool) -> None:
+    def __init__(self, wanted: Mapping[Digest, Target], *, goes_on: bool) -> None:
         """`goes_on`: what is bad in one bundle may be good in the next."""
-        self._missing = missing
+        self._wanted = wanted
         self._goes_on = goes_on
         self._error: DamagedError | None = None
 
@@ -105,7 +104,7 @@ class _Staging:
             reader.extract(self, wanted, jobs=jobs, count=count)
 
     def open(self, member: Member) -> StagedFile:
-        return StagedFile(self._missing[member.blob.digest], member.blob)
+        return StagedFile(self._wanted[member.blob.digest], member.blob)
 
     def refuse(self, _: Member, error: DamagedError) -> None:
         self._error = self._error or error
@@ -115,9 +114,17 @@ class _Staging:
                 "(bundler verify names everything that is damaged)"
             )
 
+    def missing(self, blobs: Iterable[Blob]) -> Iterator[Blob]:
+        """Those of `blobs` that are wanted, and were good in no bundle so far."""
+        return (
+            blob
+            for blob in blobs
+            if blob.digest in self._wanted and not self._wanted[blob.digest].has(blob)
+        )
+
     def finish(self, blobs: Iterable[Blob]) -> None:
-        """Raise DamagedError if some of `blobs` were good in no bundle."""
-        if not all(self._missing[blob.digest].has(blob) for blob in blobs):
+        """Raise DamagedError if some of `blobs` that are wanted were good in no bundle."""
+        if any(self.missing(blobs)):
             raise DamagedError(
                 f"{self._error or 'a file is missing'}, and --repair does not bring it: nothing "
                 "was installed; pack again for what bundler verify --request writes"
@@ -125,12 +132,12 @@ class _Staging:
 
 
 def _to_bring(work: Mapping[str, Survey]) -> Iterator[tuple[str, Blob]]:
-    """Each blob that something below a root needs, and no cache can give, with the root's name."""
+    """Each blob that a file below a root needs, and no cache can give, with the root's name."""
     in_caches = _in_caches(work)
     for name, survey in work.items():
-        for blob in survey.blobs.values():
-            if not (name == _PLAIN and blob.digest in in_caches):
-                yield name, blob
+        for file in survey.files:
+            if not (name == _PLAIN and file.blob.digest in in_caches):
+                yield name, file.blob
 
 
 def _in_caches(work: Mapping[str, Survey]) -> dict[Digest, tuple[str, File]]:

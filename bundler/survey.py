@@ -133,13 +133,14 @@ def survey(
         absent = [p for p in wanted if isinstance(p, Absent) and _hides(state_of(p.path))]
         _check_obstacles(root, [*absent, *(p for p in wanted if not isinstance(p, Absent))])
         files = [p for p in wanted if isinstance(p, File)]
-        blobs = {file.path: file.blob for file in files}
         present, kept = _present_files(root, files, trusted, edited, makes_links, progress)
         stands = present.keys() | kept
         missing_files = tuple(file for file in files if file.path not in stands)
         for sealed in (p for p in wanted if isinstance(p, Sealed)):
             _check_sealed(root, sealed, (file.path for file in missing_files))
         links = [p for p in wanted if isinstance(p, Link)]
+        targets = {link.target for link in links}
+        blobs = {file.path: file.blob for file in files if file.path in targets}
         missing_links = tuple(p for p in links if not _link_stands(root, p, blobs.get(p.target)))
         texts = tuple(_missing_texts(root, [p for p in wanted if isinstance(p, Text)]))
         _check_names(root, (*missing_files, *missing_links, *texts))
@@ -240,18 +241,23 @@ def _present_files(
 
     Raises TargetError if something else stands there that may be somebody's own.
     """
+    state_of = states_below(root)
     present: dict[RelativePath, int] = {}
     others: list[File] = []
     doubtful: dict[File, int] = {}
     for file in files:
-        path = os.path.join(root, file.path)
-        try:
-            state = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            # Bundler's own links, which may lead into a cache that is gone, are relative ones.
-            if is_link(path) and not (makes_links and not os.path.isabs(os.readlink(path))):
-                others.append(file)
+        state = state_of(file.path)
+        if state is None:
             continue
+        path = os.path.join(root, file.path)
+        if stat.S_ISLNK(state.st_mode):
+            try:
+                state = os.stat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                # Bundler's own links, which may lead into a cache that is gone, are relative ones.
+                if os.path.isabs(os.readlink(path)) or not makes_links:
+                    others.append(file)
+                continue
         if stat.S_ISDIR(state.st_mode):
             raise TargetError(f"{path} is a folder where a file belongs: move it away")
         if not stat.S_ISREG(state.st_mode) or state.st_size != file.blob.size:
