@@ -27,8 +27,8 @@ def main(command_line: str = "bundler.cli") -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        # Files are many, each of them some objects, and none goes round in circles: to look for such
-        # as often as Python does takes an eighth of the time.
+        # Files are many, each of them some objects, and none goes round in circles: to look for
+        # such as often as Python does takes an eighth of the time.
         gc.set_threshold(100_000)
         if sys.argv[1:2] in (["pack"], ["unpack"], ["verify"]):
             _keep_what_pieces_leave()
