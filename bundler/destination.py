@@ -11,6 +11,7 @@ from typing import BinaryIO
 from bundler.digest import Blob, Digest
 from bundler.direct_io import DirectWriter
 from bundler.errors import RequestError, TargetError, amount
+from bundler.file_limit import check_file
 from bundler.frame_writer import Output
 from bundler.manifest import Manifest
 from bundler.parity import remove_parity
@@ -19,7 +20,7 @@ from bundler.planning import PackPlan
 from bundler.progress import Progress
 from bundler.remote import RemoteSnapshot
 from bundler.space import free_space, same_disk
-from bundler.split_size import SplitSize, check_count, check_split, check_whole
+from bundler.split_size import SplitSize, check_count, check_split
 from bundler.splitting import remove_volume_drafts, split_file
 from bundler.stick import bundle_name, free_place, read_back
 from bundler.trust import signature_path
@@ -103,7 +104,7 @@ class Destination:
         needed = int(plan.size * _SMALLEST_SHARE)
         if self.split_size is None:
             with told(self.path, "--output"):
-                check_whole(self.path, needed)
+                check_file(folder, needed)
         else:
             check_count(needed, self.split_size)
         needed += needed * parity // 100
