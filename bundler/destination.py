@@ -83,8 +83,16 @@ class Destination:
             )
         return signature
 
-    def name_after(self, models: Iterable[RemoteSnapshot]) -> None:
-        """In a folder, choose a name and be ready to split. Raises as the constructor does."""
+    def expect(self, plan: PackPlan, store: Path, parity: int) -> None:
+        """Choose a name in a folder, and refuse what is sure not to fit; nothing is written.
+
+        `store`: where downloads go. `parity`: as in `pack`, or 0. Raises as the constructor does.
+        """
+        self._name_after(plan.snapshots)
+        self._check_space(plan, store, parity)
+
+    def _name_after(self, models: Iterable[RemoteSnapshot]) -> None:
+        """In a folder, choose a name and be ready to split."""
         if self.stick is None:
             return
         self.path = self.stick / bundle_name(models)
@@ -93,8 +101,8 @@ class Destination:
                 check_split(self.path, self.split_size)
         self.split_size = self.split_size or "auto"
 
-    def check_space(self, plan: PackPlan, store: Path, parity: int) -> None:
-        """Refuse, before anything is downloaded, what is sure not to fit. Raises TargetError.
+    def _check_space(self, plan: PackPlan, store: Path, parity: int) -> None:
+        """Refuse what is sure not to fit.
 
         What is still to be downloaded takes of the same space if the store is on the same disk.
         """
