@@ -225,8 +225,6 @@ class Manifest:
                     f"{FORMAT_VERSION} and {BUILDING_ON}: use a newer bundler"
                 )
             records = _optional(document, "snapshots", list) or []
-            if len(records) > MAX_SNAPSHOTS:
-                raise ValueError(f"more than {MAX_SNAPSHOTS:,} models")
             manifest = cls(tuple(map(_snapshot, records)))
             if version == BUILDING_ON:
                 absent, builds_on = _digests(document, "absent"), _digests(document, "builds_on")
@@ -246,6 +244,8 @@ class Manifest:
         try:
             if not self.snapshots:
                 raise ValueError("it names no models")
+            if len(self.snapshots) > MAX_SNAPSHOTS:
+                raise ValueError(f"more than {MAX_SNAPSHOTS:,} models")
             if sum(map(_folders_of_checked, self.snapshots)) > MAX_FOLDERS:
                 raise ValueError(f"more than {MAX_FOLDERS:,} folders")
             if sum(len(s.files) * len(s.names) for s in self.snapshots) > MAX_NAMED_FILES:
@@ -417,7 +417,10 @@ def _check_blobs_agree(manifest: Manifest) -> None:
 
 
 def _check_absent(manifest: Manifest) -> None:
-    """What is absent is content of some file."""
+    """What is absent is content of some file; digests have the one order that they can have."""
+    for key in ("absent", "builds_on"):
+        if any(one.hex >= other.hex for one, other in pairwise(getattr(manifest, key))):
+            raise ValueError(f"{key!r} is not in ascending order, each once")
     if manifest.absent:
         strangers = {*manifest.absent}.difference(blob.digest for blob in manifest.blobs())
         if strangers:
@@ -450,8 +453,4 @@ def _texts(record: object, key: str) -> tuple[str, ...]:
 
 
 def _digests(record: object, key: str) -> tuple[Digest, ...]:
-    """Digests in the one order that they can have, each once."""
-    digests = tuple(Digest.parse(text) for text in _texts(record, key))
-    if any(one.hex >= other.hex for one, other in pairwise(digests)):
-        raise ValueError(f"{key!r} is not in ascending order, each once")
-    return digests
+    return tuple(Digest.parse(text) for text in _texts(record, key))

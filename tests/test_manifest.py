@@ -112,6 +112,26 @@ def test_a_manifest_that_is_taken_can_be_read_again_and_no_other_can(
         assert Manifest.from_bytes(manifest.to_bytes()) == manifest
 
 
+ONE, TWO = sorted((Blob.of(b"{}").digest, Blob.of(b"weights").digest), key=str)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        Manifest((MODEL,) * 8193),
+        Manifest((MODEL,), absent=(TWO, ONE)),
+        Manifest((MODEL,), absent=(ONE, ONE)),
+        Manifest((MODEL,), absent=(ONE,), builds_on=(TWO, ONE)),
+    ],
+    ids=["very many models", "no order of what it lacks", "the same twice", "no order of bundles"],
+)
+def test_what_cannot_be_read_again_is_not_taken(manifest: Manifest) -> None:
+    with pytest.raises(FormatError) as read:
+        Manifest.from_bytes(manifest.to_bytes())
+    with pytest.raises(FormatError, match=f"^{re.escape(str(read.value))}$"):
+        manifest.check()
+
+
 @given(st.data())
 def test_the_order_of_asking_does_not_change_the_bytes(data: st.DataObject) -> None:
     asked = data.draw(several)
