@@ -31,6 +31,9 @@ MAX_SLASHES = 1 << 20
 """Counted with the commas: paths have them, and each folder of a path takes memory."""
 MAX_FOLDERS = 1 << 17
 """Of all paths, each snapshot's by themselves: on a disk each takes a block, and no size tells."""
+MAX_FOLDER_TEXT = 1 << 26
+"""Characters of the folders that files are in, each as often as it has components, counted as
+above: whoever makes a set of all folders repeats those above them."""
 MAX_SNAPSHOTS = 1 << 13
 """Each is looked for in a dozen places."""
 MAX_ALIASES = 16
@@ -246,6 +249,8 @@ class Manifest:
                 raise ValueError("it names no models")
             if len(self.snapshots) > MAX_SNAPSHOTS:
                 raise ValueError(f"more than {MAX_SNAPSHOTS:,} models")
+            if sum(map(_folder_text, self.snapshots)) > MAX_FOLDER_TEXT:
+                raise ValueError(f"more than {MAX_FOLDER_TEXT:,} characters of folders")
             if sum(map(_folders_of_checked, self.snapshots)) > MAX_FOLDERS:
                 raise ValueError(f"more than {MAX_FOLDERS:,} folders")
             if sum(len(s.files) * len(s.names) for s in self.snapshots) > MAX_NAMED_FILES:
@@ -334,6 +339,12 @@ def _snapshot(record: object) -> Snapshot:
 def _file_entry(record: object) -> FileEntry:
     blob = Blob(Digest.parse(_get(record, "digest", str)), _get(record, "size", int))
     return FileEntry(RelativePath(_get(record, "path", str)), blob, _optional(record, "etag", str))
+
+
+def _folder_text(snapshot: Snapshot) -> int:
+    """What `MAX_FOLDER_TEXT` is about, of one snapshot."""
+    folders = {entry.path.parent for entry in snapshot.files}
+    return sum(len(folder) * (1 + folder.count("/")) for folder in folders)
 
 
 def _folders_of_checked(snapshot: Snapshot) -> int:
