@@ -11,6 +11,7 @@ from typing import BinaryIO
 from bundler.digest import Blob, Digest
 from bundler.direct_io import DirectWriter
 from bundler.errors import RequestError, TargetError, amount
+from bundler.file_limit import check_file
 from bundler.frame_writer import Output
 from bundler.manifest import Manifest
 from bundler.parity import remove_parity
@@ -19,7 +20,7 @@ from bundler.planning import PackPlan
 from bundler.progress import Progress
 from bundler.remote import RemoteSnapshot
 from bundler.space import free_space, same_disk
-from bundler.split_size import SplitSize, check_count, check_split, check_whole
+from bundler.split_size import SplitSize, check_count, check_split
 from bundler.splitting import remove_volume_drafts, split_file
 from bundler.stick import bundle_name, free_place, read_back
 from bundler.trust import signature_path
@@ -82,8 +83,16 @@ class Destination:
             )
         return signature
 
-    def name_after(self, models: Iterable[RemoteSnapshot]) -> None:
-        """In a folder, choose a name and be ready to split. Raises as the constructor does."""
+    def expect(self, plan: PackPlan, store: Path, parity: int) -> None:
+        """Choose a name in a folder, and refuse what is sure not to fit; nothing is written.
+
+        `store`: where downloads go. `parity`: as in `pack`, or 0. Raises as the constructor does.
+        """
+        self._name_after(plan.snapshots)
+        self._check_space(plan, store, parity)
+
+    def _name_after(self, models: Iterable[RemoteSnapshot]) -> None:
+        """In a folder, choose a name and be ready to split."""
         if self.stick is None:
             return
         self.path = self.stick / bundle_name(models)
@@ -92,8 +101,8 @@ class Destination:
                 check_split(self.path, self.split_size)
         self.split_size = self.split_size or "auto"
 
-    def check_space(self, plan: PackPlan, store: Path, parity: int) -> None:
-        """Refuse, before anything is downloaded, what is sure not to fit. Raises TargetError.
+    def _check_space(self, plan: PackPlan, store: Path, parity: int) -> None:
+        """Refuse what is sure not to fit.
 
         What is still to be downloaded takes of the same space if the store is on the same disk.
         """
@@ -103,7 +112,7 @@ class Destination:
         needed = int(plan.size * _SMALLEST_SHARE)
         if self.split_size is None:
             with told(self.path, "--output"):
-                check_whole(self.path, needed)
+                check_file(folder, needed)
         else:
             check_count(needed, self.split_size)
         needed += needed * parity // 100

@@ -31,6 +31,9 @@ MAX_SLASHES = 1 << 20
 """Counted with the commas: paths have them, and each folder of a path takes memory."""
 MAX_FOLDERS = 1 << 17
 """Of all paths, each snapshot's by themselves: on a disk each takes a block, and no size tells."""
+MAX_FOLDER_TEXT = 1 << 26
+"""Characters of the folders that files are in, each as often as it has components, counted as
+above: whoever makes a set of all folders repeats those above them."""
 MAX_SNAPSHOTS = 1 << 13
 """Each is looked for in a dozen places."""
 MAX_ALIASES = 16
@@ -245,6 +248,8 @@ class Manifest:
                 raise ValueError("it names no models")
             if len(self.snapshots) > MAX_SNAPSHOTS:
                 raise ValueError(f"more than {MAX_SNAPSHOTS:,} models")
+            if sum(map(_folder_text, self.snapshots)) > MAX_FOLDER_TEXT:
+                raise ValueError(f"more than {MAX_FOLDER_TEXT:,} characters of folders")
             if sum(map(_folders_of_checked, self.snapshots)) > MAX_FOLDERS:
                 raise ValueError(f"more than {MAX_FOLDERS:,} folders")
             if sum(len(s.files) * len(s.names) for s in self.snapshots) > MAX_NAMED_FILES:
@@ -335,6 +340,12 @@ def _file_entry(record: object) -> FileEntry:
     return FileEntry(RelativePath(_get(record, "path", str)), blob, _optional(record, "etag", str))
 
 
+def _folder_text(snapshot: Snapshot) -> int:
+    """What `MAX_FOLDER_TEXT` is about, of one snapshot."""
+    folders = {entry.path.parent for entry in snapshot.files}
+    return sum(len(folder) * (1 + folder.count("/")) for folder in folders)
+
+
 def _folders_of_checked(snapshot: Snapshot) -> int:
     """How many folders its files are in. Raises ValueError if it says what none may say."""
     _check_plain(snapshot.name, "name")
@@ -416,7 +427,10 @@ def _check_blobs_agree(manifest: Manifest) -> None:
 
 
 def _check_absent(manifest: Manifest) -> None:
-    """What is absent is content of some file."""
+    """What is absent is content of some file; digests have the one order that they can have."""
+    for key in ("absent", "builds_on"):
+        if any(one.hex >= other.hex for one, other in pairwise(getattr(manifest, key))):
+            raise ValueError(f"{key!r} is not in ascending order, each once")
     if manifest.absent:
         strangers = {*manifest.absent}.difference(blob.digest for blob in manifest.blobs())
         if strangers:
@@ -449,8 +463,4 @@ def _texts(record: object, key: str) -> tuple[str, ...]:
 
 
 def _digests(record: object, key: str) -> tuple[Digest, ...]:
-    """Digests in the one order that they can have, each once."""
-    digests = tuple(Digest.parse(text) for text in _texts(record, key))
-    if any(one.hex >= other.hex for one, other in pairwise(digests)):
-        raise ValueError(f"{key!r} is not in ascending order, each once")
-    return digests
+    return tuple(Digest.parse(text) for text in _texts(record, key))

@@ -201,8 +201,7 @@ def pack(
         if on_plan is not None:
             on_plan(plan)
         with folder as blobs:
-            destination.name_after(plan.snapshots)
-            destination.check_space(plan, blobs.root, parity or 0)
+            destination.expect(plan, blobs.root, parity or 0)
 
             def gathered_and_written(*, late: bool) -> Packed:
                 """`late`: large files of this machine are read when they are written."""

@@ -40,7 +40,7 @@ _EXTENSION = "an extension code"
 _RUN_TIME = "a name made at run time"
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_CHECKSUM = re.compile(rb"[\x80\xff]|[-+0-7oO_\s]*(\0|$)")
+_CHECKSUM = re.compile(rb"[\x80\xff]|[-+0-7oO_\s\x1c-\x1f]*(\0|$)")
 """Where the header of a tar archive has a number (tarfile.py, nti), and few other files do."""
 _NUMBER = re.compile(rb"\s*[-+]?(\d|\.\d|inf|nan)|\n|\0", re.IGNORECASE)
 _QUOTED = re.compile(rb"(['\"]).*\1\n")

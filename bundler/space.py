@@ -10,7 +10,9 @@ from pathlib import Path
 
 from bundler.disk import existing
 from bundler.errors import TargetError, amount
+from bundler.file_limit import check_file
 from bundler.layouts.placement import File
+from bundler.permission import told
 
 
 def check_space(missing: Mapping[Path, Sequence[File]]) -> None:
@@ -21,6 +23,8 @@ def check_space(missing: Mapping[Path, Sequence[File]]) -> None:
         block = os.statvfs(place).f_frsize
         device = place.stat().st_dev
         needed[device] += sum(-(-file.blob.size // block) * block for file in files)
+        with told(root, "--root"):
+            check_file(root, max((file.blob.size for file in files), default=0))
         free = free_space(root)
         if needed[device] > free:
             raise TargetError(

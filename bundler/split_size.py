@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import sys
 from decimal import Decimal
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from bundler.errors import RequestError, amount, shown
+from bundler.file_limit import FAT_LIMIT, can_hold
 from bundler.volume_list import MAX_VOLUMES, is_plain_name
-from bundler.whole_file import draft_of, held_draft
 
 SplitSize = int | Literal["auto"]
 """Bytes of a volume; or as many as a file can have where it goes, and no volumes if that is enough
 for the bundle."""
-_FAT_LIMIT = (4 << 30) - (1 << 20)
-"""Bytes of a file. A directory entry of FAT has 32 bits for its size, but fsck.fat 4.2 also counts
-the bytes of all its clusters in as many, and cuts a file to nothing where that is 4 GiB."""
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:(|[kmgt]|[kmgt]i)b)?", re.IGNORECASE)
 
 
@@ -36,10 +30,7 @@ def parsed_size(text: str) -> SplitSize:
 
 
 def check_split(path: Path, size: SplitSize) -> None:
-    """Refuse, before anything is written, volumes that cannot be.
-
-    Raises RequestError and OSError, and TargetError if another process writes there.
-    """
+    """Refuse, before anything is written, volumes that cannot be. Raises RequestError, OSError."""
     if path.exists() and not path.is_file():
         raise RequestError(f"{path} is no file, and cannot be split: leave --split-size away")
     if not is_plain_name(path.name):
@@ -51,48 +42,17 @@ def check_split(path: Path, size: SplitSize) -> None:
         return
     if size < 1:
         raise RequestError("volumes of no bytes cannot be: say --split-size 4GB")
-    if _is_too_large(path, size):
+    if not can_hold(path.parent, size):
         raise RequestError(
-            f"{path.parent} holds no file of more than {_FAT_LIMIT:,} bytes, as it is FAT: "
+            f"{path.parent} holds no file of more than {FAT_LIMIT:,} bytes, as it is FAT: "
             "say --split-size 4GB"
         )
-
-
-def check_whole(path: Path, size: int) -> None:
-    """Refuse, before anything is written, a file of so many bytes that cannot be.
-
-    Raises OSError, the same as writing it would, and TargetError if another process writes there.
-    """
-    if _is_too_large(path, size):
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
-
-
-def _is_too_large(path: Path, size: int) -> bool:
-    if size <= _FAT_LIMIT:
-        return False
-    with held_draft(path) as (draft, _):
-        limit = file_limit(draft)
-        os.unlink(draft_of(path))
-    return size > limit
 
 
 def check_count(bundle_size: int, size: SplitSize) -> None:
     """Raise RequestError if so many bytes take too many volumes."""
     if size != "auto" and bundle_size > size * MAX_VOLUMES:
         raise too_many(size)
-
-
-def file_limit(file: BinaryIO) -> int:
-    """Bytes that a file can have where `file` is, as far as its file system says."""
-    try:
-        # lseek(2), EINVAL: beyond what the file system can have. Linux compares.
-        os.lseek(file.fileno(), 4 << 30, os.SEEK_SET)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return _FAT_LIMIT
-    os.lseek(file.fileno(), 0, os.SEEK_SET)
-    return sys.maxsize
 
 
 def too_many(size: int) -> RequestError:

@@ -12,8 +12,9 @@ from bundler.digest import Blob, Digest
 from bundler.direct_io import DirectWriter
 from bundler.disk import entries, start_of
 from bundler.errors import FormatError
+from bundler.file_limit import file_limit
 from bundler.new_folder import sync_folder
-from bundler.split_size import SplitSize, file_limit, too_many
+from bundler.split_size import SplitSize, too_many
 from bundler.volume_list import (
     LIST_SUFFIX,
     MAX_LIST_SIZE,
@@ -43,7 +44,7 @@ def split_file(
     """
     with held_draft(path) as (draft, _):
         remove_volume_drafts(path)
-        volumes = Splitter(path, size, file_limit(draft) if size == "auto" else size)
+        volumes = Splitter(path, size, file_limit(path.parent) if size == "auto" else size)
         try:
             yield volumes
             volumes.finish()

@@ -9,6 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from bundle_builder import (
+    END,
+    blob_name,
+    entry,
+    file_record,
+    frame,
+    header,
+    manifest_of,
+    member,
+    model_record,
+    seek_table,
+)
 from disk_calls import KILL, At, Call, Commands, Refuse, Verdict
 from loopback_hub import LoopbackHub
 from memory_source import commit_hash
@@ -105,6 +117,39 @@ def test_a_file_that_is_too_large_for_its_file_system_is_told(
     assert re.search(f"{said}.*: choose another place with --root$", ran.err), ran.err
     scene.assert_sound()
     scene.finish()
+
+
+@pytest.mark.parametrize("plan", [[], ["--dry-run"]], ids=["unpack", "dry run"])
+def test_a_file_that_is_too_large_for_fat_is_told_before_anything_is_written(
+    plan: list[str], commands: Commands, tmp_path: Path
+) -> None:
+    size, zeros = 4 << 30, bytes(4 << 20)
+    record = file_record("model.safetensors", b"", size=size)
+    head = member("manifest.json", manifest_of(model_record(files=[record])))
+    frames = [frame(head), frame(header(blob_name(b""), size)), frame(zeros), frame(END)]
+    count = size // len(zeros)
+    contents = [len(head), 512, *[len(zeros)] * count, len(END)]
+    frames[2:3] *= count
+    table = seek_table([*map(entry, frames, contents)])
+    (tmp_path / "b.tar.zst").write_bytes(b"".join(frames) + table)
+    (tmp_path / "stick").mkdir()
+    written = []
+
+    def as_fat(call: Call) -> Verdict:
+        if tmp_path / "stick" not in (call.paths[0], *call.paths[0].parents):
+            return None
+        if call.name == "write":
+            written.append(call)
+            return Refuse(errno.EIO)
+        beyond = call.name == "seek" and call.arguments[1] >= size
+        return Refuse(errno.EINVAL) if beyond else None
+
+    request = ("unpack", "b.tar.zst", "--root", "stick/caches", *plan)
+    done = commands.run(*request, cwd=tmp_path, decide=as_fat, reads=True)
+    assert (done.code, done.err.count("\n"), written) == (6, 1, []), done.err
+    assert "would be larger than its file system can hold (FAT: 4 GiB)" in done.err
+    assert "choose another place with --root" in done.err
+    assert list((tmp_path / "stick").iterdir()) == []
 
 
 class TestDisksOfAnySize:

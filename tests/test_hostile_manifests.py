@@ -70,6 +70,12 @@ TOO_MUCH: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "folders",
     ),
+    "folders with long paths": (
+        lambda: manifest_of(
+            model_record(files=files(2_000, "/".join(["\U0001f600{0}", *["y" * 63] * 62, "z"])))
+        ),
+        "characters of folders",
+    ),
     "files under many names": (
         lambda: manifest_of(
             model_record(files=files(40_000), aliases=[f"a/{number}" for number in range(16)])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bundler.digest import Blob, Digest
 from bundler.errors import FormatError
-from bundler.manifest import MAX_SNAPSHOTS, Code, FileEntry, Manifest, Omission, Snapshot
+from bundler.manifest import Code, FileEntry, Manifest, Omission, Snapshot
 from bundler.names import relative_path
 from bundler.relative import RelativePath
 
@@ -112,11 +112,24 @@ def test_a_manifest_that_is_taken_can_be_read_again_and_no_other_can(
         assert Manifest.from_bytes(manifest.to_bytes()) == manifest
 
 
-def test_what_has_more_models_than_can_be_read_is_not_taken_either() -> None:
-    models = [replace(MODEL, name=f"org/{number}") for number in range(MAX_SNAPSHOTS + 1)]
-    with pytest.raises(FormatError, match="more than 8,192 models"):
-        Manifest.of(models).check()
-    Manifest.of(models[1:]).check()
+ONE, TWO = sorted((Blob.of(b"{}").digest, Blob.of(b"weights").digest), key=str)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        Manifest((MODEL,) * 8193),
+        Manifest((MODEL,), absent=(TWO, ONE)),
+        Manifest((MODEL,), absent=(ONE, ONE)),
+        Manifest((MODEL,), absent=(ONE,), builds_on=(TWO, ONE)),
+    ],
+    ids=["very many models", "no order of what it lacks", "the same twice", "no order of bundles"],
+)
+def test_what_cannot_be_read_again_is_not_taken(manifest: Manifest) -> None:
+    with pytest.raises(FormatError) as read:
+        Manifest.from_bytes(manifest.to_bytes())
+    with pytest.raises(FormatError, match=f"^{re.escape(str(read.value))}$"):
+        manifest.check()
 
 
 @given(st.data())

@@ -381,6 +381,10 @@ HOSTILE = {
         tar("sys_info", "pickle", "tensors", "storages"),
         ["an old tar archive"],
     ),
+    "a tar archive whose checksum ends as Python strips text": (
+        (TAR := tar("sys_info", "pickle"))[:154] + b"\x1f\x1c" + TAR[156:],
+        ["an old tar archive"],
+    ),
 }
 
 

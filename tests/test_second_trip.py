@@ -461,7 +461,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "null": ({"absent": None}, "it lacks nothing"),
     "no list": ({"absent": A}, "'absent' is a str"),
     "an object": ({"absent": {A: 1}}, "'absent' is a dict"),
-    "no text": ({"absent": [1]}, "is not plain text"),
+    "no text": ({"absent": [1]}, "something else than texts"),
     "no digest": ({"absent": ["x"]}, "not of the form"),
     "twice": ({"absent": [A, A]}, "ascending order, each once"),
     "in another order": ({"absent": UPWARD[::-1]}, "ascending order, each once"),

@@ -212,8 +212,22 @@ def test_a_full_disk_leaves_what_was_there(small_disk: Callable[[str], Path]) ->
     assert contents(disk) == before
 
 
+def test_a_dry_run_fails_where_it_would_not_fit(
+    small_disk: Callable[[str], Path], tmp_path: Path
+) -> None:
+    disk = small_disk("size=1m")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a.bin").write_bytes(os.urandom(4_000_000))
+    request = ("pack", "file:model", "--store", "store", "-o")
+    for place in (disk / NAME, disk, tmp_path / "none" / NAME):
+        real = run(*request, place, home=tmp_path)
+        dry = run(*request, place, "--dry-run", home=tmp_path)
+        assert (dry.code, dry.out, dry.err) == (6, real.out, real.err)
+    assert contents(disk) == {}
+
+
 class TestWhereNoFileCanBeLarge:
-    """As on FAT: whoever goes to 4 GiB in a file, or writes beyond, is refused."""
+    """As on FAT: whoever goes to 4 GiB in a folder is refused."""
 
     @pytest.fixture
     def model(self, tmp_path: Path) -> Path:
@@ -227,7 +241,7 @@ class TestWhereNoFileCanBeLarge:
     @staticmethod
     def as_fat(call: Call) -> Verdict:
         beyond = call.name == "seek" and call.arguments[1] >= 4 << 30
-        return Refuse(errno.EINVAL) if beyond and call.paths[0].parent.name == "stick" else None
+        return Refuse(errno.EINVAL) if beyond and call.paths[0].name == "stick" else None
 
     def test_a_bundle_that_does_not_fit_is_refused_before_anything_is_read(
         self, commands: Commands, model: Path, stick: Path, tmp_path: Path
@@ -250,6 +264,27 @@ class TestWhereNoFileCanBeLarge:
         for asked in (("--split-size", "auto"), ("--split-size", "4GB")):
             done = commands.run(*request, *asked, cwd=tmp_path, decide=as_fat, reads=True)
             assert "Input/output error" in done.err
+
+    def test_a_dry_run_tells_the_plan_and_then_the_same(
+        self, commands: Commands, model: Path, stick: Path, tmp_path: Path
+    ) -> None:
+        request = ("pack", "file:model", "-o", f"stick/{NAME}", "--store", "store")
+        real = commands.run(*request, cwd=tmp_path, decide=self.as_fat, reads=True)
+        at = At()
+
+        def as_fat(call: Call) -> Verdict:
+            return at(call) or self.as_fat(call)
+
+        dry = commands.run(*request, "--dry-run", cwd=tmp_path, decide=as_fat, reads=True)
+        assert (dry.code, dry.out, dry.err) == (real.code, real.out, real.err)
+        assert (dry.code, "file:model" in dry.out) == (6, True)
+        assert [call for call in at.calls if call.name not in ("seek", "read")] == []
+        dry = commands.run(
+            *request, "--dry-run", "--split-size", "auto",
+            cwd=tmp_path, decide=self.as_fat, reads=True,
+        )  # fmt: skip
+        assert (dry.code, dry.err) == (0, "")
+        assert contents(stick) == {}
 
     def test_what_fits_is_one_file(
         self, commands: Commands, model: Path, stick: Path, tmp_path: Path

@@ -258,6 +258,7 @@ def pack(
     when the same command is given again.
     """
     from bundler import report
+    from bundler.destination import Destination
     from bundler.packing import default_store
     from bundler.planning import PackPlan
     from bundler.selection import Selection
@@ -307,8 +308,11 @@ def pack(
             )
         request["needed"] = _manifest(needed, "bundler verify --request wrote")
     if dry_run:
+        place = None if output == "-" else Destination(output, volume_size, request["progress"])
         plan = bundler.plan_pack(wanted, **request)
         tell(plan)
+        if place is not None:
+            place.expect(plan, kept, share or 0)
         document = plan.to_json()
         if carriage is not None:
             from bundler.carrying import plan_carry
