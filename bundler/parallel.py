@@ -1,13 +1,17 @@
-"""The same work for many items, in threads that stop when they are told to."""
+"""The same work for many items, in threads that stop when they are told to.
+
+Whoever waits for them may be interrupted anywhere, even while taking a lock by Python's own code,
+and then it stays taken: `threading.Condition.__enter__`, and all that is made of it, such as
+`queue.Queue`. So a caller waits for no such lock here. Those that only threads take are safe, and
+so is `queue.SimpleQueue`, which is made to be interrupted.
+"""
 
 from __future__ import annotations
 
 import os
-import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable
+from queue import SimpleQueue
 from typing import TypeVar
 
 _AHEAD = 1
@@ -22,6 +26,18 @@ Count = Callable[[int], None]
 
 class Stopped(Exception):
     """Another thread has failed, or somebody has interrupted the work."""
+
+
+class _Stop:
+    """Whether all is to end."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+
+    def check(self) -> None:
+        """Raise Stopped if it is."""
+        if self.is_set:
+            raise Stopped
 
 
 def default_jobs() -> int:
@@ -44,34 +60,49 @@ def each_in_threads(
     jobs = jobs or default_jobs()
     todo = iter(items)
     taking = threading.Lock()
-    stopped = threading.Event()
+    stop = _Stop()
+    ends: SimpleQueue[BaseException | None] = SimpleQueue()
 
     def count_or_stop(amount: int) -> None:
-        if stopped.is_set():
-            raise Stopped
+        stop.check()
         count(amount)
 
     def work_on() -> None:
-        while not stopped.is_set():
+        while True:
             try:
                 with taking:
+                    stop.check()
                     item = next(todo)
             except StopIteration:
                 return
             work(item, count_or_stop)
 
-    with ThreadPoolExecutor(jobs) as threads:
+    def run() -> None:
+        error = None
         try:
-            ended = None
-            for done in as_completed([threads.submit(work_on) for _ in range(jobs)]):
-                try:
-                    done.result()
-                except Stopped as error:
-                    ended = error  # By what another one will tell.
-            if ended is not None:
-                raise ended
+            work_on()
+        except BaseException as fault:
+            stop.is_set = True
+            error = fault
         finally:
-            stopped.set()
+            ends.put(error)
+
+    threads: list[threading.Thread] = []
+    try:
+        _start(threads, run, jobs)
+        stopped = None
+        for _ in range(jobs):
+            error = ends.get()
+            if isinstance(error, Stopped):
+                stopped = error  # By what another one will tell.
+            elif error is not None:
+                raise error
+        if stopped is not None:
+            raise stopped
+    finally:
+        stop.is_set = True
+        for thread in threads:
+            thread.join()
 
 
 def in_order(
@@ -84,19 +115,37 @@ def in_order(
     making the items, `work` and `in_turn` raise.
     """
     jobs = jobs or default_jobs()
-    todo = enumerate(items)
+    todo = iter(items)
     taking = threading.Lock()
-    turns = _Turns()
-    results: queue.Queue[tuple[V] | BaseException | None] = queue.Queue(_AHEAD * jobs)
+    stop = _Stop()
+    last_turn = threading.Lock()
+    """Of the item that was taken last: free when the next one may have its own."""
+    room: SimpleQueue[None] = SimpleQueue()
+    """As much as there is room for results."""
+    results: SimpleQueue[tuple[V] | BaseException | None] = SimpleQueue()
+    for _ in range(_AHEAD * jobs):
+        room.put(None)
 
     def do_next() -> None:
+        nonlocal last_turn
         with taking:
-            turns.go_on()
-            number, item = next(todo)
-        result = work(item)
-        del item  # It may be large, and the turn is long to come.
-        with turns.take(number):
-            results.put((in_turn(result),))
+            stop.check()
+            item = next(todo)
+            before, turn = last_turn, threading.Lock()
+            turn.acquire()
+            last_turn = turn
+        try:
+            result = work(item)
+            del item  # It may be large, and the turn is long to come.
+            with before:
+                stop.check()
+                room.get()
+                results.put((in_turn(result),))
+        except BaseException:
+            stop.is_set = True  # Before the next one comes, too early.
+            raise
+        finally:
+            turn.release()
 
     def run() -> None:
         try:
@@ -105,19 +154,15 @@ def in_order(
         except (StopIteration, Stopped):
             pass
         except BaseException as error:
-            turns.stop()
+            stop.is_set = True
             results.put(error)
         finally:
             results.put(None)
 
     threads: list[threading.Thread] = []
-    running = 0
     try:
-        for _ in range(jobs):
-            thread = threading.Thread(target=run)
-            thread.start()
-            threads.append(thread)
-            running += 1
+        _start(threads, run, jobs)
+        running = jobs
         while running:
             result = results.get()
             if isinstance(result, BaseException):
@@ -126,40 +171,21 @@ def in_order(
                 running -= 1
             else:
                 yield result[0]
+                room.put(None)
     finally:
-        turns.stop()
-        while running:  # Some wait until there is room for what they have.
-            running -= results.get() is None
-        for thread in threads:  # Not one whose start was interrupted: it stops by itself.
+        stop.is_set = True
+        for _ in range(jobs):  # Some wait until there is room for what they have.
+            room.put(None)
+        for thread in threads:
             thread.join()
 
 
-class _Turns:
-    """What threads do one after another, in the order of their numbers: 0, 1, 2, …"""
+def _start(threads: list[threading.Thread], run: Callable[[], None], jobs: int) -> None:
+    """So many threads that `run`, added to `threads` one by one.
 
-    def __init__(self) -> None:
-        self._next = 0
-        self._stopped = False
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def take(self, number: int) -> Iterator[None]:
-        """Wait for the turn of `number`, and have it. Raises Stopped if it will never come."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._next == number)
-            self.go_on()
-        yield
-        with self._changed:
-            self._next += 1
-            self._changed.notify_all()
-
-    def go_on(self) -> None:
-        """Raise Stopped after `stop`."""
-        if self._stopped:
-            raise Stopped
-
-    def stop(self) -> None:
-        """No turn will come any more."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+    One whose start is interrupted is not among them, and stops by itself.
+    """
+    for _ in range(jobs):
+        thread = threading.Thread(target=run)
+        thread.start()
+        threads.append(thread)
