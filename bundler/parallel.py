@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable
 from queue import SimpleQueue
 from typing import TypeVar
 
-_AHEAD = 1
+_AHEAD = 2
 """Results for each thread that may wait for the caller, who may wait for a disk."""
 
 T = TypeVar("T")
