@@ -17,10 +17,10 @@ from bundler.documents import strict_json
 from bundler.errors import FormatError, RequestError, shown
 from bundler.manifest import (
     MAX_BLOB_SIZE,
-    MAX_MANIFEST_BRACKETS,
     MAX_MANIFEST_COMMAS,
     MAX_MANIFEST_SIZE,
     Manifest,
+    has_too_many_values,
 )
 
 if TYPE_CHECKING:
@@ -99,11 +99,7 @@ def _of_manifest(manifest: Manifest, digest: Digest) -> Listing:
 
 
 def _check_extent(content: bytes) -> None:
-    if (
-        len(content) > MAX_MANIFEST_SIZE
-        or content.count(b",") > MAX_MANIFEST_COMMAS
-        or content.count(b"[") + content.count(b"{") > MAX_MANIFEST_BRACKETS
-    ):
+    if len(content) > MAX_MANIFEST_SIZE or has_too_many_values(content):
         raise FormatError(
             f"it has more than {MAX_MANIFEST_SIZE:,} bytes or {MAX_MANIFEST_COMMAS:,} values"
         )

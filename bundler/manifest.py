@@ -260,10 +260,15 @@ class Manifest:
             raise FormatError(f"the manifest of this bundle is refused: {error}") from None
 
 
-def check_extent(content: bytes) -> None:
-    """Raise FormatError if the values in a text would take much more memory than it does."""
+def has_too_many_values(content: bytes) -> bool:
+    """Whether the values in a text of JSON would take much more memory than it does."""
     brackets = content.count(b"[") + content.count(b"{")
-    if content.count(b",") > MAX_MANIFEST_COMMAS or brackets > MAX_MANIFEST_BRACKETS:
+    return content.count(b",") > MAX_MANIFEST_COMMAS or brackets > MAX_MANIFEST_BRACKETS
+
+
+def check_extent(content: bytes) -> None:
+    """Raise FormatError if what is in the text of a manifest would take too much memory."""
+    if has_too_many_values(content):
         raise FormatError(
             f"the manifest of this bundle has more than {MAX_MANIFEST_COMMAS:,} values"
         )
