@@ -112,27 +112,21 @@ class Adoption(Arrival):
 
     def take(self, count: Callable[[int], None]) -> None:
         """Take in the first copy that is what upstream says; `count` gets the bytes read."""
-        try:
-            self._take(count)
-        except Exception:
-            with self._faults_kept():  # Not before: of very many files that alone takes a while.
-                raise
-
-    def _take(self, count: Callable[[int], None]) -> None:
-        for copy in self.file.copies:
-            try:
-                blob, checksums = self._blob_in(copy, count)
-            except (DamagedError, RequestError) as error:
-                if self.file.is_here:
-                    raise self._fault(copy, error) from None
-                self._say(f"{copy.place} is not what upstream has, and is downloaded")
-            else:
-                if self._lends and copy.is_small:
-                    self._store.lend(copy, blob)
+        with self._faults_kept():
+            for copy in self.file.copies:
+                try:
+                    blob, checksums = self._blob_in(copy, count)
+                except (DamagedError, RequestError) as error:
+                    if self.file.is_here:
+                        raise self._fault(copy, error) from None
+                    self._say(f"{copy.place} is not what upstream has, and is downloaded")
                 else:
-                    self._store.adopt(self.file.identity, copy, blob, checksums)
-                self.blob = blob
-                return
+                    if self._lends and copy.is_small:
+                        self._store.lend(copy, blob)
+                    else:
+                        self._store.adopt(self.file.identity, copy, blob, checksums)
+                    self.blob = blob
+                    return
 
     def _blob_in(self, copy: Copy, count: Callable[[int], None]) -> tuple[Blob, array[int] | None]:
         """As `_blob_of` for a file of this machine; a small one is read at once."""
