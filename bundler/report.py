@@ -20,6 +20,7 @@ from bundler.wording import counted, printable, table
 if TYPE_CHECKING:  # No command must import what another needs.
     from bundler.checking import Check
     from bundler.inspection import Inspection
+    from bundler.keys import PrivateKey
     from bundler.loading import Loaded
     from bundler.packing import Packed
     from bundler.planning import PackPlan
@@ -57,8 +58,14 @@ def planned(plan: PackPlan) -> str:
     return printable("\n".join(lines))
 
 
-def packed(result: Packed) -> Iterator[str]:
-    """What a finished pack has to say beside what was planned."""
+def packed(
+    result: Packed, store: Path, *, key: PrivateKey | None, parity: int | None, replaced: bool
+) -> Iterator[str]:
+    """What a finished pack has to say beside what was planned.
+
+    `store` keeps the downloads; `key` has signed; `parity`: of so many hundredths, parity files are
+    beside the bundle; `replaced`: another file was in its place.
+    """
     for snapshot in result.manifest.snapshots:
         # What names tell was said with the plan.
         lines = [*_code(snapshot, [item for item in snapshot.code if "pickle" in item.reason])]
@@ -68,6 +75,18 @@ def packed(result: Packed) -> Iterator[str]:
     if result.manifest.absent:
         blobs = counted(len(result.manifest.absent), "blob")
         yield f"left out, since it is there already: {blobs}, {amount(result.saved_size)}"
+    in_volumes = f" in {counted(result.volumes, 'volume')}" if result.volumes else ""
+    instead = ", in place of the file that was there" if replaced else ""
+    place = result.path or "standard output"
+    yield f"wrote {place}: {amount(result.size)}{in_volumes}{instead}"
+    if result.safe_to_remove:
+        yield "read back from there: every byte is as it was written"
+    yield f"id {result.digest}"
+    if key is not None:
+        yield f"signed in {result.signature}, by key {key.hint}"
+    if result.parity:
+        yield f"parity of {parity}% in {counted(len(result.parity), 'file')} beside it, *.par2"
+    yield f"downloads are kept in {store}; bundler store --clear empties it"
 
 
 def kept(usage: Usage, *, cleared: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -66,7 +66,28 @@ def place_of(output: str) -> Path:
     return Path(output, "bundle.tar.zst") if Path(output).is_dir() else Path(output)
 
 
-def carried_lines(carried: Carried, *, done: bool) -> Iterator[str]:
+def would_carry(carriage: Carriage, bundle: Path, *, quiet: bool) -> dict[str, Any]:
+    """Tell what would go beside `bundle`, unless `quiet`; the same as plain values."""
+    from bundler.carrying import plan_carry
+
+    planned = plan_carry(carriage, bundle)
+    for line in [] if quiet else _lines(planned, done=False):
+        print(line)
+    return planned.to_json()
+
+
+def carry_beside(carriage: Carriage, bundle: Packed, *, quiet: bool) -> Carried:
+    """Put bundler beside a finished bundle, and tell it unless `quiet`. Raises as `carry` does."""
+    from bundler.carrying import carry
+
+    assert bundle.path is not None
+    carried = carry(carriage, bundle.path, bundle.digest)
+    for line in [] if quiet else _lines(carried, done=True):
+        print(line)
+    return carried
+
+
+def _lines(carried: Carried, *, done: bool) -> Iterator[str]:
     """What was brought (`done`) or would be."""
     verb = "wrote" if done else "would write"
     wheels = counted(len(carried.wheels), "wheel")

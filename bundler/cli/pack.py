@@ -16,9 +16,10 @@ from bundler.cli.carry import (
     WithPlatform,
     WithPython,
     carriage_of,
-    carried_lines,
+    carry_beside,
     place_of,
     steps,
+    would_carry,
 )
 from bundler.cli.options import (
     DryRun,
@@ -34,8 +35,7 @@ from bundler.cli.options import (
 )
 from bundler.cli.output import Bars, print_json
 from bundler.cli.password import password_of
-from bundler.errors import BundlerError, Faults, FormatError, RequestError, amount
-from bundler.wording import counted
+from bundler.errors import BundlerError, Faults, FormatError, RequestError
 
 if TYPE_CHECKING:
     from bundler.keys import PrivateKey
@@ -315,23 +315,12 @@ def pack(
             place.expect(plan, kept, share or 0)
         document = plan.to_json()
         if carriage is not None:
-            from bundler.carrying import plan_carry
-
-            would_be = plan_carry(carriage, place_of(output))
-            document["install"] = would_be.to_json()
-            for line in [] if json_ else carried_lines(would_be, done=False):
-                print(line)
+            document["install"] = would_carry(carriage, place_of(output), quiet=json_)
         if json_:
             print_json(document)
         return
-    if output == "-" and check_load:
-        raise RequestError("--check-load needs a bundle to read: name a file with -o")
-    if check_load and (request["since"] or needed is not None):
-        raise RequestError("--check-load needs all of a model: pack without --since and --for")
-    if check_load and python is not None:
-        from bundler.loading import program_path
-
-        program_path(python)  # Raises now, not when all is packed.
+    if check_load:
+        _check_loadable(output, python, whole=not request["since"] and needed is None)
     if output == "-" and json_:
         raise RequestError("--json and -o - both want standard output: name a file with -o")
     key = _signing_key(sign, output)
@@ -349,22 +338,14 @@ def pack(
     )
     document = packed.to_json()
     if not json_:
-        for line in report.packed(packed):
+        for line in report.packed(packed, kept, key=key, parity=share, replaced=replaced):
             print(line, file=words)
-        instead = ", in place of the file that was there" if replaced else ""
-        in_volumes = f" in {counted(packed.volumes, 'volume')}" if packed.volumes else ""
-        wrote = f"wrote {packed.path or 'standard output'}: {amount(packed.size)}{in_volumes}"
-        print(wrote + instead, file=words)
-        if packed.safe_to_remove:
-            print("read back from there: every byte is as it was written")
-        print(f"id {packed.digest}", file=words)
-        if key is not None:
-            print(f"signed in {packed.signature}, by key {key.hint}", file=words)
-        if packed.parity:
-            print(f"parity of {share}% in {counted(len(packed.parity), 'file')} beside it, *.par2")
-        print(f"downloads are kept in {kept}; bundler store --clear empties it", file=words)
+    if packed.path is None:
+        return
     faults: list[BundlerError] = []
-    if check_load and packed.path is not None:
+    note = ""
+    carried = None
+    if check_load:
         from bundler.cli.rehearsal import rehearsed
 
         chosen = [replace(item, selection=item.selection or selection) for item in wanted]
@@ -376,35 +357,41 @@ def pack(
             jobs=jobs,
             quiet=json_,
         )
+        note = f"{packed.path} was written, but was not seen to load: see above"
         document |= loads
-    note = f"{packed.path} was written, but was not seen to load: see above"
-    carried = None
-    if carriage is not None and packed.path is not None and not faults:
-        from bundler.carrying import carry
-
+    if carriage is not None and not faults:
         try:
-            carried = carry(carriage, packed.path, packed.digest)
+            carried = carry_beside(carriage, packed, quiet=json_)
+            document["install"] = carried.to_json()
         except BundlerError as error:
             faults = [error]
             note = f"{packed.path} was written, but bundler itself is not beside it"
-        else:
-            document["install"] = carried.to_json()
-            for line in [] if json_ else carried_lines(carried, done=True):
-                print(line, file=words)
-    if packed.path is not None and packed.safe_to_remove and (check_load or carriage is not None):
+    if packed.safe_to_remove and (check_load or carriage is not None):
         from bundler.stick import leave_readme, settle
 
         leave_readme(packed.path, repairs=packed.repairs)
         settle(packed.path.parent)  # That was put there since, or was and is gone again.
     if json_:
         print_json(document)
-    elif packed.path is not None and packed.safe_to_remove:
+    elif packed.safe_to_remove:
         print(f"safe to remove: {packed.path.parent}")
     if faults:
         raise Faults(faults, note)
-    if packed.path is not None and not json_:
+    if not json_:
         for line in steps(packed, carried):
             print(line)
+
+
+def _check_loadable(output: str, python: str | None, *, whole: bool) -> None:
+    """Raise RequestError if --check-load could not do its work: now, not when all is packed."""
+    if output == "-":
+        raise RequestError("--check-load needs a bundle to read: name a file with -o")
+    if not whole:
+        raise RequestError("--check-load needs all of a model: pack without --since and --for")
+    if python is not None:
+        from bundler.loading import program_path
+
+        program_path(python)
 
 
 def _listings(paths: list[Path] | None) -> list[Listing]:
