@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import BinaryIO
 
 from bundler.digest import Blob, Digest, Verifier
@@ -93,11 +94,14 @@ def write_bundle(
     check_extent(content)
     archive = _Archive(manifest, open_blob, checksums, levels, unnamed)
     frames = FrameWriter(out, jobs, rewrite)
-    frames.write(archive.pieces(content), count)
+    digest = Digest.of(content)
+    pieces = chain(archive.start(content), archive.blobs(len(content)))
+    del content  # It may be long, and nobody needs it once it is written.
+    frames.write(pieces, count)
     if unnamed:
         manifest = archive.named_manifest()
-        content = manifest.to_bytes()
-    return Written(manifest, Digest.of(content), frames.size, archive.names)
+        digest = Digest.of(manifest.to_bytes())
+    return Written(manifest, digest, frames.size, archive.names)
 
 
 def may_lack_names(manifest: Manifest) -> bool:
@@ -124,11 +128,30 @@ class _Archive:
         self.names: dict[Digest, Digest] = {}
         """Of what was unnamed, by its stand-ins, as far as it was read."""
 
-    def pieces(self, content: bytes) -> Iterator[Piece]:
-        """The manifest, of that content, then small blobs together, then large ones in pieces."""
-        yield from self._start(content)
+    def start(self, content: bytes) -> Iterator[Piece]:
+        """The manifest, of that content."""
+        if len(content) <= _STORED:
+
+            def named() -> bytes:
+                return _whole_member(self.named_manifest().to_bytes())
+
+            start = _whole_member(content)
+            yield Piece(start, STORED, later=named if self._unnamed else None)
+        else:
+            parts = _SmallThings(self._levels.small)
+            parts.add(header_of(MANIFEST_NAME, len(content)))
+            for position in range(0, len(content), FRAME_SIZE):
+                parts.add(content[position : position + FRAME_SIZE])
+                if parts.is_full:
+                    yield parts.cut()
+            parts.add(padding(len(content)))
+            while not parts.is_empty:
+                yield parts.cut()
+
+    def blobs(self, manifest_size: int) -> Iterator[Piece]:
+        """Behind a manifest of so many bytes: small blobs together, then large ones in pieces."""
         small = _SmallThings(self._levels.small)
-        for member in members(self._manifest, len(content)):
+        for member in members(self._manifest, manifest_size):
             size = member.blob.size
             if size < LARGE:
                 small.add(member.header, self._whole(member), padding(size), progress=size)
@@ -152,18 +175,6 @@ class _Archive:
         if len([*manifest.blobs()]) < len([*self._manifest.blobs()]):
             raise DamagedError("a file was changed while it was packed: pack again")
         return manifest
-
-    def _start(self, content: bytes) -> Iterator[Piece]:
-        start = _whole_member(content)
-        if len(content) <= _STORED:
-
-            def named() -> bytes:
-                return _whole_member(self.named_manifest().to_bytes())
-
-            yield Piece(start, STORED, later=named if self._unnamed else None)
-        else:
-            for position in range(0, len(start), FRAME_SIZE):
-                yield Piece(start[position : position + FRAME_SIZE], self._levels.small)
 
     def _large(self, member: Member) -> Iterator[Piece]:
         stand_in, size = member.blob.digest, member.blob.size
@@ -249,30 +260,29 @@ class _SmallThings:
 
     def __init__(self, level: int) -> None:
         self._level = level
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._content = bytearray()
         self._progress = 0
 
     def add(self, *parts: bytes, progress: int = 0) -> None:
         """Append all of these, of which progress tells so many bytes."""
-        self._parts += parts
-        self._size += sum(map(len, parts))
+        for part in parts:
+            self._content += part
         self._progress += progress
 
     @property
     def is_full(self) -> bool:
         """Whether there is as much as goes into a frame."""
-        return self._size >= FRAME_SIZE
+        return len(self._content) >= FRAME_SIZE
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing."""
-        return self._size == 0
+        return not self._content
 
     def cut(self) -> Piece:
         """As much as goes into a frame; what is over comes into the next."""
-        content = b"".join(self._parts)
-        rest = content[FRAME_SIZE:]
-        piece = Piece(content[:FRAME_SIZE], self._level, self._progress)
-        self._parts, self._size, self._progress = [rest], len(rest), 0
+        with memoryview(self._content) as content:
+            piece = Piece(bytes(content[:FRAME_SIZE]), self._level, self._progress)
+        del self._content[:FRAME_SIZE]
+        self._progress = 0
         return piece

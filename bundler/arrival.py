@@ -24,7 +24,7 @@ from bundler.partial import Partial
 from bundler.patience import Cancelled, Patience, TransientError
 from bundler.permission import told
 from bundler.progress import Meter
-from bundler.remote import RemoteFile
+from bundler.remote import ModelFile, RemoteFile
 from bundler.store import BlobStore
 from bundler.web import NoPartsError
 
@@ -38,14 +38,14 @@ class _MismatchError(DamagedError):
 class Arrival:
     """One file on its way into the store: in the end it has a `blob` or a `fault`.
 
-    It has neither if `stop` ended it, or nothing came of it. `what` is its name for messages.
+    It has neither if `stop` ended it, or nothing came of it.
     """
 
     def __init__(
-        self, what: str, file: RemoteFile, store: BlobStore, meter: Meter, stop: threading.Event
+        self, item: ModelFile, store: BlobStore, meter: Meter, stop: threading.Event
     ) -> None:
-        self.what = what
-        self.file = file
+        self.item = item
+        self.file = item.file
         self.blob: Blob | None = None
         self.fault: BundlerError | None = None
         self._store = store
@@ -88,7 +88,7 @@ class Arrival:
             size += len(data)
             count(len(data))
         blob = Blob(Digest(sha256.hexdigest()), size)
-        _compare(self.file, self.what, blob, None if sha1 is None else sha1.hexdigest())
+        _compare(self.item, blob, None if sha1 is None else sha1.hexdigest())
         return blob, None if checksums is None else checksums.finish()
 
 
@@ -97,8 +97,7 @@ class Adoption(Arrival):
 
     def __init__(
         self,
-        what: str,
-        file: RemoteFile,
+        item: ModelFile,
         store: BlobStore,
         meter: Meter,
         stop: threading.Event,
@@ -106,14 +105,14 @@ class Adoption(Arrival):
         lends: bool,
     ) -> None:
         """`lends`: the store is to keep nothing of a small file."""
-        super().__init__(what, file, store, meter, stop)
+        super().__init__(item, store, meter, stop)
         self._say = say
         self._lends = lends
 
     def take(self, count: Callable[[int], None]) -> None:
         """Take in the first copy that is what upstream says; `count` gets the bytes read."""
         with self._faults_kept():
-            for copy in self.file.copies:
+            for copy in self.file.places_here:
                 try:
                     blob, checksums = self._blob_in(copy, count)
                 except (DamagedError, RequestError) as error:
@@ -124,7 +123,7 @@ class Adoption(Arrival):
                     if self._lends and copy.is_small:
                         self._store.lend(copy, blob)
                     else:
-                        self._store.adopt(self.file.identity, copy, blob, checksums)
+                        self._store.adopt(self.file.origin.identity, copy, blob, checksums)
                     self.blob = blob
                     return
 
@@ -137,13 +136,13 @@ class Adoption(Arrival):
             raise Cancelled
         content = copy.read()
         count(len(content))
-        return compared(content, self.file, self.what), None
+        return Blob(compared(content, self.item), copy.size), None
 
     def _fault(self, copy: Copy, error: BundlerError) -> BundlerError:
-        if not (isinstance(error, _MismatchError) and self.file.is_known_by_content):
+        if not (isinstance(error, _MismatchError) and copy.known_as):
             return error
         return DamagedError(
-            f"{self.what} is damaged in {copy.place}: delete it, and have it downloaded again"
+            f"{self.item.what} is damaged in {copy.place}: delete it, and have it downloaded again"
         )
 
 
@@ -152,18 +151,17 @@ class Download(Arrival):
 
     def __init__(
         self,
-        what: str,
-        file: RemoteFile,
+        item: ModelFile,
         store: BlobStore,
         meter: Meter,
         stop: threading.Event,
         patience: Patience,
         begun: Partial,
     ) -> None:
-        super().__init__(what, file, store, meter, stop)
+        super().__init__(item, store, meter, stop)
         self._patience = patience
         self._partial = begun
-        self._open_part = file.part if begun.count > 1 else None
+        self._open_part = item.file.origin.part if begun.count > 1 else None
         self._lock = threading.Lock()
         self._threads = 0
         # Each is for the first thread that comes, and is never given back.
@@ -175,7 +173,7 @@ class Download(Arrival):
 
     def fetch(self, part: int) -> None:
         """Bring one part; with the last of them the file is compared and becomes a blob."""
-        with self._faults_kept(), named(self.what), self._opened() as wanted:
+        with self._faults_kept(), named(self.item.what), self._opened() as wanted:
             if wanted:
                 self._bring(part)
                 is_whole = self.file.size is None or not self._partial.missing
@@ -226,17 +224,17 @@ class Download(Arrival):
 
     def _read_all(self) -> None:
         size = self.file.size
-        if self._partial.here and (size is None or not self.file.resumes):
+        if self._partial.here and (size is None or not self.file.origin.resumes):
             # Nothing tells whether the bytes here are some of it, or all, or of something else.
             self._drop()
         missing = self._partial.missing
         if missing:
             start, _ = self._partial.span(missing[0])
-            end = self._receive(self.file.open(start), start, size)
+            end = self._receive(self.file.origin.open(start), start, size)
             if size is not None and end > size:
                 raise _MismatchError(
-                    f"{self.what} arrives with more than its {size:,} bytes: something on the way "
-                    "alters it; try another network or mirror"
+                    f"{self.item.what} arrives with more than its {size:,} bytes: something on the "
+                    "way alters it; try another network or mirror"
                 )
 
     def _receive(self, body: Stream, start: int, stop: int | None) -> int:
@@ -262,11 +260,11 @@ class Download(Arrival):
                 blob, checksums = self._blob_of(content, lambda _: None, self._partial.here)
         except _MismatchError:
             self._drop()
-            self.file.elsewhere()
+            self.file.origin.elsewhere()
             raise
         has_digest = self.file.digest or self.file.git_sha1 or self.file.sha256_prefix
         self._partial.finish(sync=not has_digest)
-        self._store.admit(self.file.identity, self._partial.path, blob, checksums)
+        self._store.admit(self.file.origin.identity, self._partial.path, blob, checksums)
         self.blob = blob
 
     def _drop(self) -> None:
@@ -279,7 +277,7 @@ def or_elsewhere(file: RemoteFile, attempt: Callable[[], T]) -> T:
     try:
         return attempt()
     except (TransientError, DamagedError):
-        file.elsewhere()
+        file.origin.elsewhere()
         raise
 
 
@@ -299,14 +297,15 @@ def named(what: str) -> Iterator[None]:
         raise WrongSizeError(f"{what}: {error}") from None
 
 
-def compared(content: bytes, file: RemoteFile, what: str) -> Blob:
-    """The blob that is all of `content`. Raises DamagedError if `file` was promised otherwise."""
+def compared(content: bytes, item: ModelFile) -> Digest:
+    """The digest of all of `content`. Raises DamagedError if `item` was promised otherwise."""
     blob = Blob.of(content)
-    _compare(file, what, blob, None if file.git_sha1 is None else git_name(content))
-    return blob
+    _compare(item, blob, None if item.file.git_sha1 is None else git_name(content))
+    return blob.digest
 
 
-def _compare(file: RemoteFile, what: str, blob: Blob, git_sha1: str | None) -> None:
+def _compare(item: ModelFile, blob: Blob, git_sha1: str | None) -> None:
+    file = item.file
     if (
         file.size not in (None, blob.size)
         or file.digest not in (None, blob.digest)
@@ -317,6 +316,6 @@ def _compare(file: RemoteFile, what: str, blob: Blob, git_sha1: str | None) -> N
         found = blob.digest.hex
         sums = f" (sha256 {found[:12]}…, not {promised[:12]}…)" if promised else ""
         raise _MismatchError(
-            f"{what} arrived otherwise than upstream says it is, twice{sums}: something on the way "
-            "alters it; try another network or mirror"
+            f"{item.what} arrived otherwise than upstream says it is, twice{sums}: something on "
+            "the way alters it; try another network or mirror"
         )

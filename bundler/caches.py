@@ -48,7 +48,7 @@ class Caches:
 
         Only what upstream gives a digest for, so that a copy can be told from something else.
         """
-        if snapshot.inside is not None or any(file.copies for file in snapshot.files):
+        if snapshot.inside is not None or any(file.is_here for file in snapshot.files):
             return snapshot
         places = [p for p in self._places(snapshot) if p.is_dir()]
         files = tuple(
@@ -98,8 +98,7 @@ class Caches:
         files, faults = [], []
         for inner in sorted(names_below(content)):
             try:
-                path = os.path.join(content, inner)
-                files.append(_file(path, inner, listed.get(inner, {})))
+                files.append(_file(str(content), inner, listed.get(inner, {})))
             except (OSError, BundlerError):
                 faults.append(inner)
         present = {file.path for file in files}
@@ -143,13 +142,13 @@ class Caches:
         meant = f": do you mean {', '.join(near)}?" if near else ""
         return f"{name} is not in {self._roots.hub}{meant or ': load it once with a network'}"
 
-    def checkpoint(self, url: str) -> RemoteFile:
-        """What torch.hub has downloaded from `url`. Raises UnavailableError."""
-        return self._one_file(self._checkpoints / basename(url.partition("?")[0]))
+    def checkpoint(self, url: str, digest: Digest | None) -> RemoteFile:
+        """What torch.hub has downloaded from `url`, to be of `digest`. Raises UnavailableError."""
+        return self._one_file(self._checkpoints / basename(url.partition("?")[0]), digest)
 
-    def _one_file(self, path: Path) -> RemoteFile:
+    def _one_file(self, path: Path, digest: Digest | None = None) -> RemoteFile:
         try:
-            return local_file(str(path), path.name)
+            return local_file(str(path.parent), path.name, digest=digest)
         except (OSError, RequestError):
             raise UnavailableError(
                 f"{path.name} is not in {path.parent}: load it once with a network"
@@ -246,7 +245,7 @@ def _copies(places: list[Path], file: RemoteFile, commit_hash: str | None) -> It
         inner = [f"blobs/{file.etag}", f"snapshots/{commit_hash}/{file.path}", file.path]
         for name in inner if commit_hash is None else inner[:2]:
             with suppress(OSError, ValueError, RequestError):
-                copy = copy_at(os.path.join(place, name))
+                copy = copy_at(str(place), name)
                 if copy.size == file.size:
                     yield copy
 
@@ -271,15 +270,16 @@ def _revisions(folder: Path) -> set[str]:
     return {ref for ref, commit in named.items() if commit} | (found - {*named.values()})
 
 
-def _file(path: str, inner: str, listed: Mapping[str, Any]) -> RemoteFile:
+def _file(folder: str, inner: str, listed: Mapping[str, Any]) -> RemoteFile:
     """A file of a snapshot, with what its blob's name or the list of files promises.
 
     Raises DamagedError for one that has another size than the list has, RequestError, OSError.
     """
+    path = os.path.join(folder, inner)
     etag = etag_of(path, listed)
     digest = Digest(etag) if SHA256.fullmatch(etag) else None
     git_sha1 = etag if SHA1.fullmatch(etag) else None
-    file = local_file(path, inner, digest=digest, git_sha1=git_sha1, etag=etag or None)
+    file = local_file(folder, inner, digest=digest, git_sha1=git_sha1, etag=etag or None)
     if listed and file.size != listed_size(listed):
         raise DamagedError(f"{path} has another size than the list of files has")
     return file
@@ -289,7 +289,7 @@ def _folder(folder: Path) -> tuple[RemoteFile, ...]:
     """The files below a folder, without what Python compiled there. Raises UnavailableError."""
     found = sorted(names_below(folder, without={PYTHON_CACHE}))
     try:
-        return tuple(local_file(os.path.join(folder, name), name) for name in found)
+        return tuple(local_file(str(folder), name) for name in found)
     except (OSError, RequestError) as error:
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
         raise UnavailableError(f"{folder} cannot be read as a whole ({said})") from None

@@ -48,9 +48,9 @@ def checkpoint(
         raise RequestError(f"{_public(url)} is a page, not a file: say {meant}")
     in_name = hash_in_name(url)
     if web.kept is not None:
-        file, media_type = web.kept.checkpoint(url), ""
+        file, media_type = replace(web.kept.checkpoint(url, digest), sha256_prefix=in_name), ""
     else:
-        file, media_type = file_at(url, web, digest.hex if digest else in_name)
+        file, media_type = file_at(url, web, digest, in_name)
     if media_type == "text/html" and not name.endswith((".htm", ".html")):
         raise RequestError(
             f"{_public(url)} is a page to look at, not a file: take the address of its download "
@@ -60,14 +60,7 @@ def checkpoint(
         source=parts.scheme,
         name=_public(url),
         layout=LAYOUT,
-        files=(
-            replace(
-                file,
-                identity=str(digest) if digest else file.identity,
-                digest=digest,
-                sha256_prefix=in_name,
-            ),
-        ),
+        files=(file,),
         specs=specs,
     )
 

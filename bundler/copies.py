@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from bundler.errors import DamagedError, RequestError
+from bundler.origin import Key, Origin
 from bundler.sharing import SHARED_FROM
 
 if TYPE_CHECKING:
@@ -19,16 +20,47 @@ class ChangedError(DamagedError):
     """A file is not as it was when it was found."""
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """The file at `path`, or where that leads to, as it was when it was found.
+@dataclass(frozen=True, slots=True, eq=False)
+class Copy(Origin):
+    """The file `name` in `folder`, or where that leads to, as it was when it was found.
 
-    `size` is in bytes, `mtime_ns` the time of its last change in nanoseconds.
+    `size` is in bytes, `mtime_ns` the time of its last change in nanoseconds. `known_as` names what
+    it should hold, wherever that is, if something does (`remote.content_identity`).
     """
 
-    path: str
+    folder: str
+    name: str
+    """A path from there: there may be very many, and all share the text of the folder."""
     size: int
     mtime_ns: int
+    inode: int
+    known_as: str | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Copy) and self._as_it_is == other._as_it_is
+
+    def __hash__(self) -> int:
+        return hash((self.inode, self.size, self.mtime_ns))
+
+    @property
+    def identity(self) -> str:
+        """As `Origin` has it."""
+        return self.known_as or self._as_it_is
+
+    @property
+    def _as_it_is(self) -> str:
+        # A file that was changed is other content, under the same name.
+        return f"file:{self.path}:{self.inode}:{self.size}:{self.mtime_ns}"
+
+    @property
+    def key(self) -> Key:
+        """As `Origin` has it: without a long text for each of very many."""
+        return self.known_as or self
+
+    @property
+    def path(self) -> str:
+        """Where it was found."""
+        return os.path.join(self.folder, self.name)
 
     @property
     def is_small(self) -> bool:
@@ -83,16 +115,16 @@ class Copy:
         return RequestError(f"cannot read {self.path}: {error.strerror}")
 
 
-def copy_at(path: str) -> Copy:
-    """The file at `path`, or where that leads to, as it is now. Raises RequestError, OSError."""
-    return copy_in_state(path, os.stat(path))
+def copy_at(folder: str, name: str, known_as: str | None = None) -> Copy:
+    """The file `name` in `folder`, or where that leads to, as it is now; as `Copy` has it.
 
-
-def copy_in_state(path: str, state: os.stat_result) -> Copy:
-    """The same of a file that is known to be in this state. Raises RequestError."""
+    Raises RequestError if it is none, and OSError.
+    """
+    path = os.path.join(folder, name)
+    state = os.stat(path)
     if not stat.S_ISREG(state.st_mode):
         raise RequestError(f"{path} is not a file: move it away, and pack again")
-    return Copy(path, state.st_size, state.st_mtime_ns)
+    return Copy(folder, name, state.st_size, state.st_mtime_ns, state.st_ino, known_as)
 
 
 class _Unchanged(io.FileIO):

@@ -28,12 +28,13 @@ from bundler.lending import Lending
 from bundler.locked import absent, pinned
 from bundler.manifest import Code, FileEntry, Manifest, Snapshot
 from bundler.names import plain_text, relative_path
+from bundler.origin import Key
 from bundler.patience import Patience
 from bundler.permission import told
 from bundler.planning import PackPlan, contents
 from bundler.prepared import PREPARED, can_prepare, prepare
 from bundler.progress import Progress
-from bundler.remote import RemoteFile, RemoteSnapshot
+from bundler.remote import ModelFile, RemoteSnapshot
 from bundler.since import Since
 from bundler.store import WORK, BlobStore
 from bundler.survey import without_contradictions
@@ -55,23 +56,7 @@ def gather(
     from where it is, and may be in the manifest by a stand-in. Raises Faults, after all has been
     tried, or RequestError, UnavailableError, DamagedError, TargetError.
     """
-    zipped = [snapshot for snapshot in plan.snapshots if snapshot.inside is not None]
-    archives = fetch_all(list(contents(zipped)), store, progress, patience)
-    with ExitStack() as stack:
-        try:
-            remote = _taken_apart(plan.snapshots, archives, store, stack, locked=locked is not None)
-            if locked is not None:
-                planned = [s for s in locked.snapshots if s.layout != PREPARED]
-                remote = [pinned(r, s) for r, s in zip(remote, planned, strict=True)]
-            wanted = [(w, f) for w, f in contents(remote) if f.identity not in plan.there]
-            blobs = _fetched(wanted, lending, store, progress, patience)
-            blobs.update(plan.there)
-        except BundlerError as error:
-            if _has_damage(error):
-                for blob in archives.values():
-                    store.discard(blob)  # It may be that one, and the next run asks for it anew.
-            raise
-    snapshots = [_snapshot(snapshot, blobs) for snapshot in remote]
+    snapshots = _brought(plan, locked, store, lending, progress, patience)
     prepared, notes = _prepared(snapshots, locked, since, store, progress)
     if locked is not None:
         faults = list(absent(locked, store, since))
@@ -83,21 +68,51 @@ def gather(
         looked_at = [_with_code(s, since) for s in (*snapshots, *prepared)]
     manifest = since.left_out(Manifest.of(looked_at))
     if lending.stand_ins and not may_lack_names(manifest):
-        named = fetch_all(lending.recall_unnamed(), store, progress, patience)
-        manifest = manifest.renamed({blobs[i].digest: blob.digest for i, blob in named.items()})
+        unnamed = lending.recall_unnamed()
+        blobs = fetch_all([*unnamed.values()], store, progress, patience)
+        names = {stand_in: blobs[item.file.key].digest for stand_in, item in unnamed.items()}
+        manifest = manifest.renamed(names)
     return manifest, notes
 
 
+def _brought(
+    plan: PackPlan,
+    locked: Manifest | None,
+    store: BlobStore,
+    lending: Lending,
+    progress: Progress,
+    patience: Patience,
+) -> list[Snapshot]:
+    """The snapshots of `plan` with the blobs of their files, which are in the store or lent."""
+    zipped = [snapshot for snapshot in plan.snapshots if snapshot.inside is not None]
+    archives = fetch_all(list(contents(zipped)), store, progress, patience)
+    with ExitStack() as stack:
+        try:
+            remote = _taken_apart(plan.snapshots, archives, store, stack, locked=locked is not None)
+            if locked is not None:
+                planned = [s for s in locked.snapshots if s.layout != PREPARED]
+                remote = [pinned(r, s) for r, s in zip(remote, planned, strict=True)]
+            wanted = [item for item in contents(remote) if item.file.key not in plan.there]
+            blobs = _fetched(wanted, lending, store, progress, patience)
+            blobs.update(plan.there)
+        except BundlerError as error:
+            if _has_damage(error):
+                for blob in archives.values():
+                    store.discard(blob)  # It may be that one, and the next run asks for it anew.
+            raise
+    return [_snapshot(snapshot, blobs) for snapshot in remote]
+
+
 def _fetched(
-    wanted: Sequence[tuple[str, RemoteFile]],
+    wanted: Sequence[ModelFile],
     lending: Lending,
     store: BlobStore,
     progress: Progress,
     patience: Patience,
-) -> dict[str, Blob]:
-    """The blobs of files, each with a name for messages, in the store or lent; by identity."""
+) -> dict[Key, Blob]:
+    """The blobs of what is wanted, in the store or lent, by the keys of their files."""
     lent = lending.lend(wanted)
-    wanted = [(what, file) for what, file in wanted if file.identity not in lent]
+    wanted = [item for item in wanted if item.file.key not in lent]
     try:
         blobs = fetch_all(wanted, store, progress, patience)
     except Faults as faults:
@@ -128,7 +143,7 @@ def _check_places(snapshots: Sequence[Snapshot]) -> None:
 
 def _taken_apart(
     snapshots: Sequence[RemoteSnapshot],
-    archives: Mapping[str, Blob],
+    archives: Mapping[Key, Blob],
     store: BlobStore,
     open_files: ExitStack,
     *,
@@ -138,7 +153,7 @@ def _taken_apart(
     apart = []
     for snapshot in snapshots:
         if snapshot.inside is not None:
-            blob = archives[snapshot.files[0].identity]
+            blob = archives[snapshot.files[0].key]
             needs_hubconf = wants_hubconf(snapshot)
             archive = open_files.enter_context(store.open(blob))
             snapshot = from_zip(snapshot, archive, blob.digest)
@@ -157,14 +172,13 @@ def _has_damage(error: BundlerError) -> bool:
     return any(isinstance(fault, DamagedError) for fault in faults)
 
 
-def _snapshot(remote: RemoteSnapshot, blobs: dict[str, Blob]) -> Snapshot:
+def _snapshot(remote: RemoteSnapshot, blobs: dict[Key, Blob]) -> Snapshot:
     return Snapshot(
         source=remote.source,
         name=remote.name,
         layout=remote.layout,
         files=tuple(
-            FileEntry(relative_path(file.path), blobs[file.identity], file.etag)
-            for file in remote.files
+            FileEntry(relative_path(file.path), blobs[file.key], file.etag) for file in remote.files
         ),
         kind=remote.kind,
         aliases=remote.aliases,

@@ -25,7 +25,7 @@ from bundler.interior import leads_within
 from bundler.names import plain_text
 from bundler.refusals import Explain, unexplained
 from bundler.remote import NoRepositoryError, RemoteFile, RemoteSnapshot, content_identity
-from bundler.web import Web, opener
+from bundler.web import Web, WebFile
 
 try:
     from huggingface_hub import constants, get_token, hf_hub_url
@@ -167,20 +167,22 @@ class Hub:
 
     def _file(self, kind: str, name: str, commit_hash: str, listed: _Listed) -> RemoteFile:
         urls = self._urls(kind, name, commit_hash, listed.path)
-        open_, elsewhere = opener(
-            self._web, urls, explain=partial(self._refusal, kind, name), size=listed.size
-        )
         digest, blob_id = listed.digest, listed.blob_id
+        origin = WebFile(
+            self._web,
+            urls,
+            identity=content_identity(digest, blob_id) or urls[-1],
+            explain=partial(self._refusal, kind, name),
+            size=listed.size,
+            gives_parts=digest is not None,
+        )
         return RemoteFile(
             path=listed.path,
-            open=open_,
-            identity=content_identity(digest, blob_id) or urls[-1],
+            origin=origin,
             size=listed.size,
             digest=digest,
             git_sha1=None if digest else blob_id,
             etag=digest.hex if digest else blob_id,
-            part=open_ if digest else None,
-            elsewhere=elsewhere,
         )
 
     def _urls(self, kind: str, name: str, commit_hash: str, path: str) -> list[str]:

@@ -16,7 +16,8 @@ from bundler.copies import Copy
 from bundler.digest import Blob, Digest
 from bundler.download import found
 from bundler.members import LARGE
-from bundler.remote import RemoteFile
+from bundler.origin import Key
+from bundler.remote import ModelFile, RemoteFile
 from bundler.store import BlobStore
 
 _BEGINNING = 64 << 10
@@ -25,8 +26,7 @@ _BEGINNING = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class _Loan:
-    what: str
-    file: RemoteFile
+    item: ModelFile
     copy: Copy
     blob: Blob
 
@@ -39,17 +39,18 @@ class Lending:
         self._store = store
         self._named = named
         self._unnamed = unnamed
-        self._loans: dict[str, _Loan] = {}
+        self._loans: dict[Key, _Loan] = {}
 
-    def lend(self, wanted: Sequence[tuple[str, RemoteFile]]) -> dict[str, Blob]:
-        """Blobs of what is large, here, and not in the store, by identity; some are stand-ins."""
-        for what, file in wanted:
+    def lend(self, wanted: Sequence[ModelFile]) -> dict[Key, Blob]:
+        """Blobs of what is large, here, and not in the store, by key; some are stand-ins."""
+        for item in wanted:
+            file = item.file
             if (blob := self._said_to_be(file)) and found(file, self._store) is None:
-                copy = next((copy for copy in file.copies if copy.size == blob.size), None)
+                copy = next((copy for copy in file.places_here if copy.size == blob.size), None)
                 if copy is not None:
                     self._store.lend(copy, blob)
-                    self._loans[file.identity] = _Loan(what, file, copy, blob)
-        return {identity: loan.blob for identity, loan in self._loans.items()}
+                    self._loans[file.key] = _Loan(item, copy, blob)
+        return {key: loan.blob for key, loan in self._loans.items()}
 
     def _said_to_be(self, file: RemoteFile) -> Blob | None:
         if file.size is None or file.size < LARGE:
@@ -58,14 +59,14 @@ class Lending:
             return Blob(file.digest, file.size) if self._named else None
         if not self._unnamed or not file.is_here or file.git_sha1 or file.sha256_prefix:
             return None
-        return Blob(Digest.of(file.identity.encode()), file.size)
+        return Blob(Digest.of(file.origin.identity.encode()), file.size)
 
     @property
     def stand_ins(self) -> frozenset[Digest]:
         """What is in place of digests that nobody knows yet."""
         return frozenset(loan.blob.digest for loan in self._loans.values() if _lacks_name(loan))
 
-    def recall_alike(self, blobs: Iterable[Blob]) -> list[tuple[str, RemoteFile]]:
+    def recall_alike(self, blobs: Iterable[Blob]) -> list[ModelFile]:
         """End the loans of what may be equal to another of `blobs`: to be read before, after all.
 
         Each content is in a bundle once, so its name must be known before.
@@ -81,35 +82,38 @@ class Lending:
                     beginnings[blob] = (blob.size, content.read(_BEGINNING))
         count = Counter(beginnings.values())
         return self._recall(
-            identity
-            for identity, loan in self._loans.items()
+            key
+            for key, loan in self._loans.items()
             if _lacks_name(loan) and loan.blob in beginnings and count[beginnings[loan.blob]] > 1
         )
 
-    def recall_unnamed(self) -> list[tuple[str, RemoteFile]]:
-        """End the loans of everything that has no name."""
-        return self._recall(i for i, loan in self._loans.items() if _lacks_name(loan))
+    def recall_unnamed(self) -> dict[Digest, ModelFile]:
+        """End the loans of everything that has no name: what is to be read, by its stand-ins."""
+        unnamed = [key for key, loan in self._loans.items() if _lacks_name(loan)]
+        stand_ins = [self._loans[key].blob.digest for key in unnamed]
+        return dict(zip(stand_ins, self._recall(unnamed), strict=True))
 
-    def end(self) -> list[tuple[str, RemoteFile]]:
+    def end(self) -> list[ModelFile]:
         """End all loans: nothing will be written, or something was not what it should be."""
         return self._recall(self._loans)
 
-    def _recall(self, identities: Iterable[str]) -> list[tuple[str, RemoteFile]]:
-        ended = [self._loans.pop(identity) for identity in [*identities]]
+    def _recall(self, keys: Iterable[Key]) -> list[ModelFile]:
+        ended = [self._loans.pop(key) for key in [*keys]]
         for loan in ended:
             self._store.recall(loan.blob)
-        return [(loan.what, loan.file) for loan in ended]
+        return [loan.item for loan in ended]
 
     def settle(self, names: Mapping[Digest, Digest]) -> None:
         """Have the store keep what was lent, and found to be right: it need not be lent again.
 
         `names`: the digests in place of stand-ins.
         """
-        for identity, loan in self._loans.items():
+        for loan in self._loans.values():
+            identity = loan.item.file.origin.identity
             digest = names.get(loan.blob.digest, loan.blob.digest)
             with suppress(OSError):  # The bundle is there already, which was the aim.
                 self._store.adopt(identity, loan.copy, Blob(digest, loan.blob.size))
 
 
 def _lacks_name(loan: _Loan) -> bool:
-    return loan.file.digest is None
+    return loan.item.file.digest is None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
+from bundler.digest import Blob, Stream
 from bundler.errors import BundlerError, Faults, SetupError, UnavailableError
 from bundler.manifest import FileEntry, Manifest, Snapshot
+from bundler.origin import Origin
 from bundler.planning import PackPlan, Planner
 from bundler.prepared import PREPARED
 from bundler.remote import PathInside, RemoteFile, RemoteSnapshot
@@ -95,6 +97,21 @@ def _among(wanted: Container[str], pick: PathInside, member: str) -> str | None:
     return path if path in wanted else None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stored(Origin):
+    """What the store has already."""
+
+    store: BlobStore
+    blob: Blob
+
+    @property
+    def identity(self) -> str:
+        return str(self.blob.digest)
+
+    def open(self, start: int, /) -> Stream:
+        return self.store.open_at(self.blob, start)
+
+
 def _stored(snapshot: Snapshot, store: BlobStore) -> RemoteSnapshot:
     """A snapshot of which the store has everything."""
     return RemoteSnapshot(
@@ -104,8 +121,7 @@ def _stored(snapshot: Snapshot, store: BlobStore) -> RemoteSnapshot:
         files=tuple(
             RemoteFile(
                 path=str(entry.path),
-                open=partial(store.open_at, entry.blob),
-                identity=str(entry.blob.digest),
+                origin=_Stored(store, entry.blob),
                 size=entry.blob.size,
                 digest=entry.blob.digest,
                 etag=entry.etag,

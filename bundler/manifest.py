@@ -5,6 +5,7 @@ Laws: `Manifest.from_bytes(m.to_bytes()) == m`, and equal manifests have equal b
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -196,19 +197,13 @@ class Manifest:
             {
                 "format_version": self.format_version,
                 "snapshots": self.snapshots,
-                "absent": [str(digest) for digest in self.absent],
-                "builds_on": [str(digest) for digest in self.builds_on],
+                "absent": tuple(map(str, self.absent)),
+                "builds_on": tuple(map(str, self.builds_on)),
             }
         )
-        text = json.dumps(
-            document,
-            default=_to_json,
-            ensure_ascii=False,
-            sort_keys=True,
-            separators=(",", ":"),
-            allow_nan=False,
-        )
-        return text.encode()
+        content = io.BytesIO()
+        content.writelines(part.encode() for part in _parts(document))
+        return content.getvalue()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Manifest:
@@ -276,6 +271,29 @@ def check_extent(content: bytes) -> None:
         raise FormatError(f"the manifest of this bundle has more than {MAX_SLASHES:,} slashes")
 
 
+_AT_ONCE = 1 << 10
+"""Items of a list that are made to text together: what that takes is many times the text."""
+
+
+def _parts(record: dict[str, Any]) -> Iterator[str]:
+    """The canonical JSON of a record, which may be very long."""
+    for number, (key, value) in enumerate(sorted(record.items())):
+        yield f'{"," if number else "{"}"{key}":'
+        if key == "snapshots":
+            for index, snapshot in enumerate(value):
+                yield "," if index else "["
+                yield from _parts(_to_json(snapshot))
+            yield "]"
+        elif isinstance(value, tuple):
+            for start in range(0, len(value), _AT_ONCE):
+                yield "," if start else "["
+                yield _canonical(value[start : start + _AT_ONCE])[1:-1]
+            yield "]"
+        else:
+            yield _canonical(value)
+    yield "}"
+
+
 def _to_json(value: object) -> dict[str, Any]:
     """The record of a snapshot, or of what is in it; one at a time, as it is written."""
     if isinstance(value, FileEntry):
@@ -288,8 +306,17 @@ def _to_json(value: object) -> dict[str, Any]:
     return _without_nothing(record)
 
 
+_canonical = json.JSONEncoder(
+    default=_to_json,
+    ensure_ascii=False,
+    sort_keys=True,
+    separators=(",", ":"),
+    allow_nan=False,
+).encode
+
+
 def _without_nothing(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if value not in (None, (), [])}
+    return {key: value for key, value in record.items() if value not in (None, ())}
 
 
 def _entry_or_record(record: dict[str, Any]) -> object:

@@ -70,12 +70,13 @@ def members(manifest: Manifest, manifest_size: int) -> Iterator[Member]:
     """Every member after the manifest, in their order: small blobs, then large ones."""
     position = BLOCK + padded(manifest_size)
     git_names = manifest.git_names()
-    contents = sorted(manifest.carried(), key=lambda content: content[1].blob.size >= LARGE)
-    for snapshot, entry in contents:
-        git_sha1 = git_names.get(entry.blob.digest)
-        member = Member(entry.blob, position, entry.path, snapshot.name, git_sha1)
-        yield member
-        position = member.end
+    for is_large in (False, True):
+        for snapshot, entry in manifest.carried():
+            if (entry.blob.size >= LARGE) is is_large:
+                git_sha1 = git_names.get(entry.blob.digest)
+                member = Member(entry.blob, position, entry.path, snapshot.name, git_sha1)
+                yield member
+                position = member.end
 
 
 def header_of(name: str, size: int) -> bytes:

@@ -41,7 +41,7 @@ def relative_path(text: str, deepest: int = MAX_DEPTH) -> RelativePath:
     `aux.txt` there opens a device), control characters, lone surrogates and overlong names.
     """
     check_path(text, deepest)
-    return RelativePath(text)
+    return text if isinstance(text, RelativePath) else RelativePath(text)
 
 
 def check_path(text: str, deepest: int = MAX_DEPTH) -> None:

@@ -21,8 +21,15 @@ from bundler.digest import Blob, Stream
 from bundler.download import PARALLEL, missing_size, small_content
 from bundler.errors import BundlerError, Faults, RequestError, SetupError, UnavailableError
 from bundler.names import relative_path, unportable
+from bundler.origin import Key, Origin
 from bundler.prepared import can_prepare
-from bundler.remote import NoRepositoryError, PathInside, RemoteFile, RemoteSnapshot, Repositories
+from bundler.remote import (
+    ModelFile,
+    NoRepositoryError,
+    PathInside,
+    RemoteSnapshot,
+    Repositories,
+)
 from bundler.request import Wanted
 from bundler.selection import Selection, select
 from bundler.sources import Source, resolve
@@ -49,8 +56,8 @@ class PackPlan:
     """Of what is still to be downloaded."""
     remarks: tuple[str, ...] = ()
     """What there is to say of models that are not among them, one sentence each."""
-    there: Mapping[str, Blob] = field(default_factory=dict)
-    """Content that is on the target already and stays out of the bundle, by identity."""
+    there: Mapping[Key, Blob] = field(default_factory=dict)
+    """Content that is on the target already and stays out of the bundle."""
 
     @classmethod
     def of(
@@ -58,11 +65,11 @@ class PackPlan:
         snapshots: Sequence[RemoteSnapshot],
         store: BlobStore,
         remarks: Sequence[str] = (),
-        there: Mapping[str, Blob] | None = None,
+        there: Mapping[Key, Blob] | None = None,
     ) -> PackPlan:
         """The plan for `snapshots`, of which `store` may have some content."""
         there = there or {}
-        files = (file for _, file in contents(snapshots) if file.identity not in there)
+        files = (file for _, file in contents(snapshots) if file.key not in there)
         size = sum(missing_size(file, store) for file in files)
         return cls(tuple(snapshots), size, tuple(remarks), there)
 
@@ -70,7 +77,7 @@ class PackPlan:
     def size(self) -> int:
         """Of everything in the bundle before compression, as far as upstream tells sizes."""
         files = (file for _, file in contents(self.snapshots))
-        return sum(file.size or 0 for file in files if file.identity not in self.there)
+        return sum(file.size or 0 for file in files if file.key not in self.there)
 
     @property
     def saved_size(self) -> int:
@@ -206,11 +213,11 @@ class Planner:
         if plan.missing_size < _LONG:
             return
         for _, file in sorted(contents(plan.snapshots), key=lambda item: item[1].size or 0):
-            if file.identity in plan.there:
+            if file.key in plan.there:
                 continue
-            if file.digest and file.part and missing_size(file, self._store) == file.size:
+            if file.digest and file.origin.part and missing_size(file, self._store) == file.size:
                 with suppress(NoPartsError):
-                    self._web.patience.ask(partial(file.part, 0, 1)).close()
+                    self._web.patience.ask(partial(file.origin.part, 0, 1)).close()
                 return
 
     def _resolved(
@@ -261,8 +268,8 @@ class Planner:
         files = {file.path: file for file in snapshot.files}
 
         def content(path: str) -> bytes:
-            what = f"{path} of {snapshot.name}"
-            read[path] = small_content(files[path], what, self._web.patience, self._store)
+            item = ModelFile(snapshot.name, files[path])
+            read[path] = small_content(item, self._web.patience, self._store)
             return read[path]
 
         names = (snapshot.name, *snapshot.aliases)
@@ -271,7 +278,9 @@ class Planner:
             snapshot,
             # What was read need not be asked for again.
             files=tuple(
-                replace(f, open=partial(_from_memory, read[f.path])) if f.path in read else f
+                f
+                if f.is_here or f.path not in read
+                else replace(f, origin=_Read(read[f.path], f.origin))
                 for f in snapshot.files
             ),
             needs=tuple(need.spec for need in found.needs),
@@ -307,18 +316,30 @@ def _of_code(snapshot: RemoteSnapshot) -> RemoteSnapshot:
     return replace(snapshot, omitted=left_out)
 
 
-def contents(snapshots: Sequence[RemoteSnapshot]) -> Iterator[tuple[str, RemoteFile]]:
-    """Each content once, with a name for messages."""
-    seen: set[str] = set()
+def contents(snapshots: Sequence[RemoteSnapshot]) -> Iterator[ModelFile]:
+    """Each content once."""
+    seen: set[Key] = set()
     for snapshot in snapshots:
         for file in snapshot.files:
-            if file.identity not in seen:
-                seen.add(file.identity)
-                yield f"{file.path} of {snapshot.name}", file
+            key = file.key
+            if key not in seen:
+                seen.add(key)
+                yield ModelFile(snapshot.name, file)
 
 
-def _from_memory(content: bytes, offset: int) -> Stream:
-    return io.BytesIO(content[offset:])
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read(Origin):
+    """What was read already, from another."""
+
+    content: bytes
+    origin: Origin
+
+    @property
+    def identity(self) -> str:
+        return self.origin.identity
+
+    def open(self, start: int, /) -> Stream:
+        return io.BytesIO(self.content[start:])
 
 
 def _checked(snapshot: RemoteSnapshot) -> RemoteSnapshot:
@@ -422,7 +443,7 @@ def _check_names(snapshots: Sequence[RemoteSnapshot]) -> None:
         else:
             continue
         other = places.setdefault((snapshot.layout, place), snapshot)
-        if {file.identity for file in other.files}.isdisjoint(f.identity for f in snapshot.files):
+        if {file.key for file in other.files}.isdisjoint(file.key for file in snapshot.files):
             raise RequestError(
                 f"{other.name} and {snapshot.name} are both called {place} where they go: "
                 "pack them into two bundles, and unpack those to different places"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bundler.copies import Copy
-from bundler.digest import Digest, Stream
+from bundler.digest import Digest
 from bundler.errors import UnavailableError
 from bundler.manifest import Omission
+from bundler.origin import Key, Origin
 
 SMALL = 1 << 20
 """Bytes; files up to this size may be read to learn what a model consists of."""
@@ -17,48 +18,55 @@ SMALL = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file upstream.
+    """One file upstream, and where it comes from.
 
-    `open(start)` gives a stream of the content from byte `start` on; the caller closes it. It
-    raises UnavailableError. `identity` names exactly this content and stays the same from run to
-    run: it is what an interrupted download is found by. `size` is in bytes, None if unknown;
-    `digest` is upstream's sha256, `sha256_prefix` the beginning of it and `git_sha1` its git blob
-    id, where it states one. `copies` are files of this machine that may have the content.
+    `size` is in bytes, None if unknown; `digest` is upstream's sha256, `sha256_prefix` the
+    beginning of it and `git_sha1` its git blob id, where it states one. `copies` are files of this
+    machine that may have the content of one from elsewhere.
     """
 
     path: str
-    open: Callable[[int], Stream]
-    identity: str
+    origin: Origin
     size: int | None = None
     digest: Digest | None = None
     git_sha1: str | None = None
     etag: str | None = None
     sha256_prefix: str = ""
-    resumes: bool = True
-    """Whether what comes from an offset is sure to be of the same content as what came before."""
-    part: Callable[[int, int], Stream] | None = None
-    """As `open`, up to before another byte, for several threads at once.
-
-    It raises `web.NoPartsError` if the server gives no parts; None: parts are not to be asked for.
-    """
-    elsewhere: Callable[[], object] = lambda: None
-    """Called when a try went wrong: the next one is to begin with another place, if there is."""
     copies: tuple[Copy, ...] = ()
-    is_here: bool = False
-    """Whether the file is one of this machine, and looked for nowhere else."""
 
     @property
-    def is_known_by_content(self) -> bool:
-        """Whether `identity` is what `content_identity` gives, which any copy has."""
-        digest, git = content_identity(self.digest, None), content_identity(None, self.git_sha1)
-        return self.identity in (digest, git)
+    def key(self) -> Key:
+        """Equal for files that are known to have the same content."""
+        return self.origin.key
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the file is one of this machine, and looked for nowhere else."""
+        return isinstance(self.origin, Copy)
+
+    @property
+    def places_here(self) -> tuple[Copy, ...]:
+        """Files of this machine that may have the content."""
+        return (self.origin,) if isinstance(self.origin, Copy) else self.copies
 
 
 def content_identity(digest: Digest | None, git_sha1: str | None) -> str | None:
-    """A `RemoteFile.identity` that is the same wherever the content is; None if nothing tells."""
+    """An `Origin.identity` that is the same wherever the content is; None if nothing tells."""
     if digest is not None:
         return str(digest)
     return None if git_sha1 is None else f"git:{git_sha1}"
+
+
+class ModelFile(NamedTuple):
+    """What is to be brought: a file, and the name of the model that it is of, for messages."""
+
+    model: str
+    file: RemoteFile
+
+    @property
+    def what(self) -> str:
+        """What it is called in messages."""
+        return f"{self.file.path} of {self.model}"
 
 
 PathInside = Callable[[str], str | None]

@@ -56,11 +56,11 @@ class Since:
         if not self.blobs:
             return plan
         wanted = [s for s in plan.snapshots if not self.spared(s) or s.inside is not None]
-        kept = {file.identity for _, file in contents(wanted)}
+        kept = {file.key for _, file in contents(wanted)}
         there = {
-            file.identity: blob
+            file.key: blob
             for _, file in contents(plan.snapshots)
-            if file.identity not in kept and (blob := self._blob_of(file)) is not None
+            if file.key not in kept and (blob := self._blob_of(file)) is not None
         }
         return PackPlan.of(plan.snapshots, self._store, plan.remarks, there)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from bundler.addresses import Mirror, host_of, is_address
@@ -20,6 +20,7 @@ from bundler.digest import COPY_SIZE, Stream
 from bundler.documents import MALFORMED
 from bundler.errors import DamagedError, UnavailableError, shown
 from bundler.interior import leads_within
+from bundler.origin import Origin
 from bundler.patience import Patience, TransientError, UnreachableError
 from bundler.refusals import Explain, check, silence, unexplained
 
@@ -34,12 +35,6 @@ _MOST_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 T = TypeVar("T")
-
-
-class Open(Protocol):
-    """Gives the content from byte `start` on, perhaps only up to before byte `stop`."""
-
-    def __call__(self, start: int, stop: int | None = None, /) -> Stream: ...
 
 
 class NoPartsError(UnavailableError):
@@ -259,21 +254,47 @@ class Web:
             return self._client
 
 
-def opener(
-    web: Web,
-    urls: Sequence[str],
-    *,
-    explain: Explain = unexplained,
-    mark: str = "",
-    size: int | None = None,
-) -> tuple[Open, Callable[[], None]]:
-    """`web.open` for the file at `urls`, and what makes its next call begin at another place."""
-    places = web.places(urls)
+class WebFile(Origin):
+    """The file at some addresses, all of which have the same."""
 
-    def elsewhere() -> None:
-        places[:] = places[1:] + places[:1]
+    __slots__ = ("_gives_parts", "_identity", "_places", "_read", "_resumes")
 
-    return partial(web.open, places, explain=explain, mark=mark, size=size), elsewhere
+    def __init__(
+        self,
+        web: Web,
+        urls: Sequence[str],
+        identity: str,
+        *,
+        explain: Explain = unexplained,
+        mark: str = "",
+        size: int | None = None,
+        resumes: bool = True,
+        gives_parts: bool = False,
+    ) -> None:
+        """`explain`, `mark` and `size` as in `Web.open`, the rest as in `Origin`."""
+        self._identity = identity
+        self._places = web.places(urls)
+        self._read = partial(web.open, self._places, explain=explain, mark=mark, size=size)
+        self._resumes = resumes
+        self._gives_parts = gives_parts
+
+    @property
+    def identity(self) -> str:
+        return self._identity
+
+    @property
+    def resumes(self) -> bool:
+        return self._resumes
+
+    @property
+    def part(self) -> Callable[[int, int], Stream] | None:
+        return self._read if self._gives_parts else None
+
+    def open(self, start: int, /) -> Stream:
+        return self._read(start)
+
+    def elsewhere(self) -> None:
+        self._places[:] = self._places[1:] + self._places[:1]
 
 
 def _telling(error: Exception, insists: bool) -> int:

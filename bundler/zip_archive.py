@@ -11,13 +11,13 @@ import re
 import stat
 import zipfile
 import zlib
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import IO, BinaryIO, cast
 
 from bundler.digest import Digest, Stream
 from bundler.errors import DamagedError, RequestError, shown
 from bundler.names import folders_above, relative_path
+from bundler.origin import Origin
 from bundler.remote import PathInside, RemoteFile, RemoteSnapshot
 
 MAX_MEMBERS = 100_000
@@ -63,12 +63,7 @@ def from_zip(snapshot: RemoteSnapshot, archive: BinaryIO, digest: Digest) -> Rem
         for member, path in _wanted(opened, snapshot.inside, archive.seek(0, io.SEEK_END)):
             if path in files:
                 raise ValueError(f"two members for {shown(path)}")
-            files[path] = RemoteFile(
-                path=path,
-                open=partial(_open, opened, member),
-                identity=f"zip:{digest.hex}:{member.header_offset}:{member.filename}",
-                size=member.file_size,
-            )
+            files[path] = RemoteFile(path, _Inside(opened, digest, member), size=member.file_size)
         paths = {relative_path(path) for path in files}
         for both in paths & folders_above(paths):
             raise ValueError(f"{shown(both)} both as a file and as a folder")
@@ -140,14 +135,26 @@ def _wanted(
     return wanted
 
 
-def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, offset: int) -> Stream:
-    """The content of a member from `offset` on. Raises DamagedError, as its reads do."""
-    try:
-        stream = archive.open(member)
-        stream.seek(offset)
-    except _FAULTS as error:
-        raise _damaged(member, error) from None
-    return _Member(stream, member)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inside(Origin):
+    """A member of an archive of that digest."""
+
+    archive: zipfile.ZipFile
+    digest: Digest
+    member: zipfile.ZipInfo
+
+    @property
+    def identity(self) -> str:
+        return f"zip:{self.digest.hex}:{self.member.header_offset}:{self.member.filename}"
+
+    def open(self, start: int, /) -> Stream:
+        """As `Origin` has it. Raises DamagedError, as reads of what it gives do."""
+        try:
+            stream = self.archive.open(self.member)
+            stream.seek(start)
+        except _FAULTS as error:
+            raise _damaged(self.member, error) from None
+        return _Member(stream, self.member)
 
 
 class _Member:

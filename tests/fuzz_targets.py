@@ -136,13 +136,13 @@ def check_zip(data: bytes) -> None:
     for file in files:
         assert_below(RelativePath(file.path))
         try:
-            whole = b"".join(iter(partial_reads(file.open(0)), b""))
+            whole = b"".join(iter(partial_reads(file.origin.open(0)), b""))
         except DamagedError as error:
             assert_plain(error)
             continue
         assert len(whole) == file.size
         middle = len(whole) // 2
-        assert b"".join(iter(partial_reads(file.open(middle)), b"")) == whole[middle:]
+        assert b"".join(iter(partial_reads(file.origin.open(middle)), b"")) == whole[middle:]
     return None
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import bundler
 from bundler.digest import Digest, Stream
 from bundler.errors import UnavailableError
+from bundler.origin import Origin
 from bundler.remote import RemoteFile, RemoteSnapshot, Repositories
 from bundler.web import Web
 
@@ -58,17 +59,30 @@ class MemorySource:
         git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         return RemoteFile(
             path=path,
-            open=partial(self._open, path, content),
-            identity=str(digest) if large else f"git:{git}",
+            origin=Content(path, content, str(digest) if large else f"git:{git}", self.opened),
             size=len(content),
             digest=digest if large else None,
             git_sha1=None if large else git,
             etag=digest.hex if large else git,
         )
 
-    def _open(self, path: str, content: bytes, offset: int) -> Stream:
-        self.opened.append(path)
-        return io.BytesIO(content[offset:])
+
+@dataclass(frozen=True, eq=False)
+class Content(Origin):
+    """What is in memory; `opened` gets its name when it is opened."""
+
+    name: str
+    content: bytes
+    known_as: str
+    opened: list[str] = field(default_factory=list)
+
+    @property
+    def identity(self) -> str:
+        return self.known_as
+
+    def open(self, start: int, /) -> Stream:
+        self.opened.append(self.name)
+        return io.BytesIO(self.content[start:])
 
 
 def commit_hash(files: Files) -> str:

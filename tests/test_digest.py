@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import pickle
+from copy import deepcopy
 from itertools import cycle
 
 import pytest
@@ -55,6 +57,12 @@ def test_a_digest_is_the_sha256_of_the_content() -> None:
 def test_a_digest_reads_back_what_it_prints(content: bytes) -> None:
     digest = Digest.of(content)
     assert Digest.parse(str(digest)) == digest
+
+
+def test_a_digest_is_a_value_that_can_be_copied() -> None:
+    digest = Digest(ABC)
+    assert {deepcopy(digest), pickle.loads(pickle.dumps(digest))} == {digest}
+    assert eval(repr(digest)) == digest
 
 
 @pytest.mark.parametrize(

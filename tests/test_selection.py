@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
+from memory_source import Content
 
 from bundler.errors import RequestError
 from bundler.remote import RemoteFile, RemoteSnapshot
@@ -16,7 +15,7 @@ PLAIN = ["README.md", "LICENSE", ".gitattributes", "config.json", *TOKENIZER]
 
 def repository(paths: list[str], kind: str = "model") -> RemoteSnapshot:
     """A repository with these files, of no content."""
-    files = tuple(RemoteFile(path, lambda offset: io.BytesIO(), path, size=1) for path in paths)
+    files = tuple(RemoteFile(path, Content(path, b"\0", path), size=1) for path in paths)
     return RemoteSnapshot("hf", "acme/model", "hf-cache", files, kind=kind)
 
 

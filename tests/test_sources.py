@@ -1008,6 +1008,13 @@ class TestLocal:
         plan = upstream.plan(f"file:{upstream.folder}/tiny", f"file:{upstream.folder}/tiny/")
         assert names(plan) == ["tiny"]
 
+    def test_what_is_in_two_folders_that_are_asked_for_counts_once(
+        self, upstream: Upstream
+    ) -> None:
+        whole = write(upstream.folder / "whole", {"x.bin": b"x", "deep/er/x.json": b"123"})
+        plan = upstream.plan(f"file:{whole}", f"file:{whole}/deep")
+        assert (len(plan.snapshots), plan.size) == (2, 4)
+
     def test_globs_choose_among_its_files(self, upstream: Upstream) -> None:
         write(upstream.folder / "tiny", {**MODEL, "tf_model.h5": b"x"})
         selection = bundler.Selection(exclude=("*.h5",))

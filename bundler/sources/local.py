@@ -24,8 +24,11 @@ class Local:
             raise RequestError(f"there is no file or folder {rest}: check the path")
         left_out: list[str] = []
         try:
-            found = _below(path, left_out) if path.is_dir() else [(str(path), path.name)]
-            files = tuple(local_file(place, name) for place, name in sorted(found))
+            if path.is_dir():
+                folder, found = str(path), sorted(_below(path, left_out))
+            else:
+                folder, found = str(path.parent), [path.name]
+            files = tuple(local_file(folder, name) for name in found)
         except (OSError, RuntimeError) as error:  # RuntimeError: links that lead round in a circle.
             reason = error.strerror if isinstance(error, OSError) else "links in a circle"
             place = getattr(error, "filename", None) or rest
@@ -41,8 +44,8 @@ class Local:
         )
 
 
-def _below(folder: Path, left_out: list[str]) -> Iterator[tuple[str, str]]:
-    """Every file below `folder`: where it is, and its path from there.
+def _below(folder: Path, left_out: list[str]) -> Iterator[str]:
+    """The path of every file below `folder`, from there.
 
     What is hidden, such as `.git` and `.env`, goes to `left_out`.
     """
@@ -60,7 +63,7 @@ def _below(folder: Path, left_out: list[str]) -> Iterator[tuple[str, str]]:
                 if entry.is_dir():
                     todo.append((entry.path, f"{name}/"))
                 else:
-                    yield entry.path, name
+                    yield name
 
 
 def _check_link(link: os.DirEntry[str], folder: Path) -> None:

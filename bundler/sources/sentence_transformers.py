@@ -9,7 +9,7 @@ from bundler.download import small_content
 from bundler.errors import UnavailableError
 from bundler.lookups import sentence_transformers_lookup
 from bundler.patience import Patience
-from bundler.remote import RemoteSnapshot, Repositories
+from bundler.remote import ModelFile, RemoteSnapshot, Repositories
 from bundler.web import Web
 
 
@@ -40,9 +40,7 @@ def _check_parts(snapshot: RemoteSnapshot, patience: Patience) -> None:
             "model than its author made; pack it by its id alone if it is no such model"
         )
     try:
-        configs = part_configs(
-            small_content(files[MODULES], f"{MODULES} of {snapshot.name}", patience)
-        )
+        configs = part_configs(small_content(ModelFile(snapshot.name, files[MODULES]), patience))
     except ValueError:
         raise UnavailableError(f"{MODULES} of {snapshot.name} is not what it should be") from None
     for config in configs:

@@ -13,7 +13,7 @@ from bundler.digest import SHA1
 from bundler.errors import RequestError, UnavailableError
 from bundler.lookups import HubCode, torchhub_entries, torchhub_lookups
 from bundler.remote import RemoteFile, RemoteSnapshot, Repositories
-from bundler.web import Web, opener
+from bundler.web import Web, WebFile
 
 if TYPE_CHECKING:  # As in `refusals`.
     import httpx2
@@ -45,13 +45,12 @@ def _archived(name: str, ref: str | None, web: Web, specs: tuple[str, ...]) -> R
     """The code as GitHub packs it, at one commit. Raises UnavailableError."""
     ref, commit_hash = _pinned(name, ref, web)
     url = f"{_GITHUB}/{name}/zipball/{commit_hash}"
-    open_, elsewhere = opener(web, (url,))
     path = f"{name.replace('/', '_')}.zip"
     return RemoteSnapshot(
         source=TorchHub.scheme,
         name=name,
         layout="torch-hub",
-        files=(RemoteFile(path=path, open=open_, identity=url, elsewhere=elsewhere),),
+        files=(RemoteFile(path, WebFile(web, (url,), identity=url)),),
         revision=ref,
         commit_hash=commit_hash if len(commit_hash) == 40 else None,
         specs=specs,
