@@ -40,7 +40,7 @@ class Copy(Origin):
         return isinstance(other, Copy) and self._as_it_is == other._as_it_is
 
     def __hash__(self) -> int:
-        return hash((self.inode, self.size, self.mtime_ns))
+        return hash(self.inode)
 
     @property
     def identity(self) -> str:
