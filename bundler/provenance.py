@@ -67,7 +67,7 @@ class Provenance:
                     known = self._before.setdefault(pointer.place, {})
                     known[pointer.text] = pointer.before
         self._to_write = {
-            name: {file.path for file in todo.files} | {link.path for link in todo.links}
+            name: {placement.path for placement in chain[File | Link](todo.files, todo.links)}
             for name, todo in work.items()
         }
         """Paths of files and links, by the root's name."""
