@@ -140,9 +140,8 @@ def survey(
         for sealed in (p for p in wanted if isinstance(p, Sealed)):
             _check_sealed(root, sealed, (file.path for file in missing_files))
         links = [p for p in wanted if isinstance(p, Link)]
-        targets = {link.target for link in links}
-        blobs = {file.path: file.blob for file in files if file.path in targets}
-        missing_links = tuple(p for p in links if not _link_stands(root, p, blobs.get(p.target)))
+        blobs = cache(lambda: {file.path: file.blob for file in files})  # Hardly ever asked for.
+        missing_links = tuple(p for p in links if not _link_stands(root, p, blobs))
         texts = tuple(_missing_texts(root, [p for p in wanted if isinstance(p, Text)]))
         _check_names(root, (*missing_files, *missing_links, *texts))
         return Survey(
@@ -312,8 +311,11 @@ def _check_sealed(root: Path, sealed: Sealed, missing: Iterable[RelativePath]) -
         )
 
 
-def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
-    """Whether the link is there, or another one that leads to the same content."""
+def _link_stands(root: Path, link: Link, blobs: Callable[[], Mapping[RelativePath, Blob]]) -> bool:
+    """Whether the link is there, or another one that leads to the same content.
+
+    `blobs`: those that are wanted, by their paths.
+    """
     there = os.path.join(root, link.path)
     if not is_link(there):
         return False
@@ -324,6 +326,7 @@ def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
         if re.fullmatch(link.moved_from, os.readlink(path)):
             return False
         raise TargetError(f"{path} is a link to another folder: move it away")
+    blob = blobs().get(link.target)
     if blob is None:
         if path.is_dir() and path.resolve() != (root / link.target).resolve():
             raise TargetError(f"{path} is a link to another folder: move it away")
