@@ -45,10 +45,11 @@ binary stream, which need not seek."""
 class BundleReader:
     """A bundle opened for reading: its manifest at once, its blobs on demand.
 
-    `manifest` is parsed and checked; `digest`, the bundle's id, is that of `manifest_bytes`;
-    `members` are all that follow the manifest, in the order of the file; `signer` is the trusted
-    key that has signed all this, if there was to be one; `signature` is where its signature is by
-    default, and None of a stream.
+    `manifest` is parsed and checked; `digest`, the bundle's id, is that of its bytes;
+    `manifest_bytes` are these if they were to be kept, and else empty; `members` are all that
+    follow the manifest, in the order of the file; `signer` is the trusted key that has signed all
+    this, if there was to be one; `signature` is where its signature is by default, and None of a
+    stream.
     """
 
     def __init__(
@@ -58,11 +59,14 @@ class BundleReader:
         trusted: Trust | None = None,
         signatures: Sequence[Path] = (),
         volumes: Volumes | None = None,
+        *,
+        keep_bytes: bool = False,
     ) -> None:
         """Read the manifest from `source`, no further, and if there are `trusted` keys a signature.
 
         `signatures`: where that is by default, the first of these that is there. `volumes`: what
-        `source` is the stream of, if any.
+        `source` is the stream of, if any. `keep_bytes`: those of the manifest, which may be
+        many.
 
         Raises FormatError if it is not a bundle, DamagedError if it is cut or altered, TrustError
         if its id is not `expected`, or nobody who is `trusted` has signed it, and RequestError if
@@ -79,7 +83,7 @@ class BundleReader:
                     f"this is another bundle than the one named: its id is {self.digest}"
                 )
             self.manifest = Manifest.from_bytes(content)
-            self.manifest_bytes = content
+            self.manifest_bytes = content if keep_bytes else b""
             self.members = tuple(members(self.manifest, len(content)))
             # Looked for only now: it may be on a stick that was asked for.
             there = filter(os.path.exists, signatures)
@@ -251,12 +255,14 @@ def open_bundle(
     ask: Ask | None = None,
     hashed: bool = False,
     whole: bool = True,
+    keep_bytes: bool = False,
 ) -> Iterator[BundleReader]:
     """A reader of the bundle at a path, in volumes, or of an open stream, which is not closed.
 
     `ask`: somebody who can insert a stick with a volume that is missing; `hashed`: so that
     `volume_faults` of the reader can tell. `whole`: a volume that is missing or of the wrong size
-    is an error at once; otherwise one behind the manifest is damage like any other.
+    is an error at once; otherwise one behind the manifest is damage like any other. `keep_bytes` is
+    as in `BundleReader`.
 
     Raises RequestError if there is no such file, and as `find_volumes`, `Volumes` and
     `BundleReader` do; of volumes, in place of what is wrong with the bundle, what is with a volume.
@@ -283,7 +289,9 @@ def open_bundle(
             if volumes is not None and whole:
                 volumes.check_sizes()
             try:
-                reader = BundleReader(source, expected, trusted, signatures, volumes)
+                reader = BundleReader(
+                    source, expected, trusted, signatures, volumes, keep_bytes=keep_bytes
+                )
             except FormatError as error:
                 raise FormatError(f"{name}: {error}") from None
             except DamagedError as error:

@@ -46,6 +46,8 @@ def with_moves(
         for name, survey in work.items()
         for move in survey.moves
     }
+    if not moves:
+        return receipt
 
     def settled_ones(pointers: tuple[InstalledPointer, ...]) -> tuple[InstalledPointer, ...]:
         return tuple(

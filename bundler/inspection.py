@@ -54,7 +54,7 @@ def inspect(
     volume is missing), FormatError (no bundle), DamagedError (cut within the manifest, a volume of
     the wrong size), TrustError (another id, not signed by whom is `trusted`).
     """
-    with open_bundle(bundle, digest, trusted, ask=ask) as reader:
+    with open_bundle(bundle, digest, trusted, ask=ask, keep_bytes=True) as reader:
         fault = None
         try:
             reader.check_end()

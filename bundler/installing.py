@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,7 +22,7 @@ from bundler.known import Known
 from bundler.layouts import LAYOUTS, layout_of
 from bundler.layouts.flat import Flat, plain_forms
 from bundler.layouts.hf_cache import HuggingFaceCache
-from bundler.layouts.placement import Placement
+from bundler.layouts.placement import Absent, Placement, Sealed
 from bundler.manifest import Snapshot
 from bundler.names import folders_above
 from bundler.permission import check_permission
@@ -70,8 +70,11 @@ def install(
     `placed`: `snapshots`, and what of them goes into plain folders too. `repairs`: bundles to take
     from what `reader` does not have as it should be.
     """
+    # What the same again, as plain files, is a form of.
+    plain = plain_forms(snapshots) if len(placed) > len(snapshots) else []
+    forms = [_Form(*each) for each in (*((snapshot, snapshot) for snapshot in snapshots), *plain)]
     with ExitStack() as stack:
-        by_root = _by_root(placed)
+        by_root = _by_root(forms)
         targets = {name: Target(roots.path(name), progress) for name in by_root}
         for name in sorted(targets):  # For all in one order: no two wait for each other.
             stack.enter_context(targets[name])
@@ -103,10 +106,9 @@ def install(
             target.build(work[name])
         # Before anything becomes visible: after a kill, it tells what is bundler's own, and what
         # refs said that have been moved.
-        plain = plain_forms(snapshots) if len(placed) > len(snapshots) else []
-        forms = [*((snapshot, snapshot) for snapshot in snapshots), *plain]
         origins = Provenance(known.receipts, work, targets, roots)
-        receipt = Receipt(reader.digest, origins.models(_by_model(forms, targets)))
+        stands = ((form.model, form.root, form.stands) for form in forms)
+        receipt = Receipt(reader.digest, origins.models(stands))
         pending = with_moves(receipt, work, roots, pending=True)
         moved = with_moves(receipt, work, roots, pending=False)
         write_receipt(roots.hf_home, pending, progress)
@@ -143,34 +145,47 @@ def is_left(
     return True
 
 
-def _by_root(snapshots: Sequence[Snapshot]) -> dict[str, list[Snapshot]]:
-    """The snapshots below each root; plain folders come last, since they may lead into caches."""
-    by_root: dict[str, list[Snapshot]] = defaultdict(list)
-    for snapshot in snapshots:
-        by_root[layout_of(snapshot).root].append(snapshot)
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A model in a layout that it is put in: that of the manifest, or plain folders."""
+
+    model: Snapshot
+    snapshot: Snapshot
+    """The same in this layout."""
+    stands: list[Placement] = field(default_factory=list)
+    """All that is to stand for it. Kept, since to make it again would take its memory again."""
+
+    @property
+    def root(self) -> str:
+        """The name of the root that it is put below."""
+        return layout_of(self.snapshot).root
+
+
+def _by_root(forms: Iterable[_Form]) -> dict[str, list[_Form]]:
+    """The forms below each root; plain folders come last, since they may lead into caches."""
+    by_root: dict[str, list[_Form]] = defaultdict(list)
+    for form in forms:
+        by_root[form.root].append(form)
     return dict(sorted(by_root.items(), key=lambda item: item[0] == _PLAIN))
 
 
-def _placements(snapshots: Sequence[Snapshot], root: Path, links: bool) -> Iterator[Placement]:
-    for snapshot in snapshots:
-        try:
-            yield from layout_of(snapshot).place(snapshot, can_link(root, links))
-        except ValueError as error:
-            raise FormatError(f"the manifest of this bundle is refused: {error}") from None
+def _placements(forms: Iterable[_Form], root: Path, links: bool) -> Iterator[Placement]:
+    """What each form needs below its root; what is to stand there is noted in the form."""
+    for form in forms:
+        placements: Iterable[Placement] = _placed(form.snapshot, root, links)
+        if form.root == _HUB:
+            placements = redirected(root, placements)
+        for placement in placements:
+            if not isinstance(placement, (Absent, Sealed)):
+                form.stands.append(placement)
+            yield placement
 
 
-def _by_model(
-    forms: Iterable[tuple[Snapshot, Snapshot]], targets: Mapping[str, Target]
-) -> Iterator[tuple[Snapshot, str, Iterable[Placement]]]:
-    """All that stands for each model in each of its forms, and the name of the root."""
-    for snapshot, form in forms:
-        name = layout_of(form).root
-        placements: Iterable[Placement] = _placements(
-            [form], targets[name].root, targets[name].links
-        )
-        if name == _HUB:
-            placements = redirected(targets[name].root, placements)
-        yield snapshot, name, placements
+def _placed(snapshot: Snapshot, root: Path, links: bool) -> Iterator[Placement]:
+    try:
+        yield from layout_of(snapshot).place(snapshot, can_link(root, links))
+    except ValueError as error:
+        raise FormatError(f"the manifest of this bundle is refused: {error}") from None
 
 
 def survey_all(
@@ -187,7 +202,7 @@ def survey_all(
     """
     work = {}
     places: dict[Path, str] = {}
-    by_root = _by_root(snapshots)
+    by_root = _by_root(_Form(snapshot, snapshot) for snapshot in snapshots)
     for name in by_root:
         other = places.setdefault(roots.path(name).resolve(), name)
         if other != name:

@@ -9,7 +9,6 @@ from pathlib import Path
 from bundler.digest import Blob, Digest
 from bundler.environment import Roots
 from bundler.layouts.flat import Flat
-from bundler.layouts.hf_cache import HuggingFaceCache
 from bundler.layouts.placement import Placement
 from bundler.manifest import Snapshot
 from bundler.progress import Progress
@@ -21,8 +20,6 @@ from bundler.survey import Survey, survey
 
 _NEVER = -1
 """No file was changed at this time."""
-_HUB = HuggingFaceCache.root
-"""The name of the root in which a repository may be known by several names."""
 _PLAIN = Flat.root
 """The name of the root in which small files may be edited."""
 
@@ -34,17 +31,14 @@ class Known:
         """`digests`: receipts vouch for nothing, every byte is read again."""
         self._roots = roots
         self._digests = digests
-        self._files: dict[tuple[str, RelativePath], tuple[Blob, int]] = {}
-        self._installed: dict[Digest, set[object]] = defaultdict(set)
+        self._files: dict[str, dict[RelativePath, tuple[Blob, int]]] = defaultdict(dict)
+        """By what `Roots.kept_as` gives, and path."""
         self.receipts = tuple(read_receipts(roots.hf_home))
         for receipt in self.receipts:
-            installed = self._installed[receipt.bundle]
             for model in receipt.models:
-                if not model.is_pending:
-                    installed.add(key_of(model))
                 for file in model.files:
-                    self._files[file.place] = (file.blob, _NEVER if digests else file.mtime_ns)
-                    installed.add(file.place)
+                    mtime_ns = _NEVER if digests else file.mtime_ns
+                    self._files[file.root][file.path] = (file.blob, mtime_ns)
 
     def afresh(self) -> Known:
         """The same, by the receipts that there are now."""
@@ -56,14 +50,14 @@ class Known:
 
     def survey(self, root: str, placements: Iterable[Placement], progress: Progress) -> Survey:
         """What there is to do below the root of that name."""
-        key = self._roots.kept_as(root)
+        files = self._files[self._roots.kept_as(root)]
 
         def trusted(path: RelativePath, blob: Blob, mtime_ns: int) -> bool:
-            return self._files.get((key, path)) == (blob, mtime_ns)
+            return files.get(path) == (blob, mtime_ns)
 
         def edited(path: RelativePath, blob: Blob) -> bool:
             # Small files of plain folders are there to be edited; large ones break.
-            installed, _ = self._files.get((key, path), (None, 0))
+            installed, _ = files.get(path, (None, 0))
             return root == _PLAIN and blob.size < SHARED_FROM and installed == blob
 
         return survey(
@@ -73,25 +67,29 @@ class Known:
             progress,
             edited=edited,
             makes_links=root == _PLAIN,
-            follow_aliases=root == _HUB,
         )
 
     def add(self, root: str, work: Survey) -> None:
         """Note what a survey of the root of that name found to be right."""
-        root = self._roots.kept_as(root)
+        files = self._files[self._roots.kept_as(root)]
         for file in work.wanted_files:
             if file.path in work.present:
-                self._files[root, file.path] = (file.blob, work.present[file.path])
+                files[file.path] = (file.blob, work.present[file.path])
 
     def all_of(
         self, bundle: Digest, snapshots: Sequence[Snapshot], work: Mapping[str, Survey]
     ) -> bool:
         """Whether nothing is left to do for `snapshots`, and a receipt of `bundle` says so."""
-        installed = self._installed[bundle]
-        return all(key_of(snapshot) in installed for snapshot in snapshots) and all(
+        models = [m for r in self.receipts if r.bundle == bundle for m in r.models]
+        done = {key_of(model) for model in models if not model.is_pending}
+        installed: dict[str, set[RelativePath]] = defaultdict(set)
+        for model in models:
+            for file in model.files:
+                installed[file.root].add(file.path)
+        return all(key_of(snapshot) in done for snapshot in snapshots) and all(
             survey.is_done
             and all(
-                (self._roots.kept_as(root), file.path) in installed
+                file.path in installed[self._roots.kept_as(root)]
                 for file in survey.wanted_files
                 if file.path not in survey.edited
             )

@@ -38,8 +38,8 @@ class _Parts:
 
     def __init__(self) -> None:
         self.files: dict[str, dict[RelativePath, InstalledFile]] = defaultdict(dict)
-        """By root and path."""
-        self.links: dict[Place, InstalledPointer] = {}
+        self.links: dict[str, dict[RelativePath, InstalledPointer]] = defaultdict(dict)
+        """Both by root and path."""
         self.texts: dict[Place, InstalledPointer] = {}
 
 
@@ -67,7 +67,7 @@ class Provenance:
                     known = self._before.setdefault(pointer.place, {})
                     known[pointer.text] = pointer.before
         self._to_write = {
-            name: {file.path for file in todo.files} | {link.path for link in todo.links}
+            name: {placement.path for placement in chain[File | Link](todo.files, todo.links)}
             for name, todo in work.items()
         }
         """Paths of files and links, by the root's name."""
@@ -90,7 +90,7 @@ class Provenance:
             replace(
                 model,
                 files=tuple(chain.from_iterable(f.values() for f in parts[key].files.values())),
-                links=tuple(parts[key].links.values()),
+                links=tuple(chain.from_iterable(f.values() for f in parts[key].links.values())),
                 texts=tuple(parts[key].texts.values()),
             )
             for key, model in models.items()
@@ -103,7 +103,7 @@ class Provenance:
                     parts.files[file.root].setdefault(file.path, file)
             elif isinstance(placement, Link):
                 link = self._link(name, placement)
-                parts.links[link.place] = link
+                parts.links[link.root][link.path] = link
             elif isinstance(placement, Text):
                 text = self._text(name, placement)
                 parts.texts[text.place] = text

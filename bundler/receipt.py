@@ -8,12 +8,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bundler.digest import Blob, Digest
 from bundler.disk import start_of
@@ -41,6 +42,8 @@ Place = tuple[str, RelativePath]
 """A root, by what `Roots.kept_as` gives, and a path below it."""
 Key = tuple[str | None, ...]
 """What `key_of` gives."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +230,9 @@ def _opened(hf_home: Path) -> Iterator[int | None]:
 def _read(path: Path, folder: int, must_read: bool = True) -> Receipt | None:
     """The receipt at `path`, in the folder with this handle; a link is none."""
     try:
-        return _from_json(start_of(path, _LARGEST, folder))
+        return _from_json(start_of(path, _LARGEST, folder).decode())
+    except UnicodeDecodeError:
+        pass
     except PermissionError:
         if must_read:
             raise
@@ -392,9 +397,9 @@ def _pointer_to_json(pointer: InstalledPointer) -> dict[str, Any]:
     }
 
 
-def _from_json(content: bytes) -> Receipt | None:
+def _from_json(text: str) -> Receipt | None:
     try:
-        document = json.loads(content)
+        document = json.loads(text, object_hook=_part)
         if document["receipt_version"] != _VERSION:
             return None
         models = tuple(_model(record) for record in document["models"])
@@ -404,11 +409,18 @@ def _from_json(content: bytes) -> Receipt | None:
         return None
 
 
+def _part(record: dict[str, Any]) -> object:
+    """What is to be in place of an object: the records of many files would take much memory."""
+    if "mtime_ns" in record:
+        return _file(record)
+    return _pointer(record) if "text" in record else record
+
+
 def _root(value: Any) -> str:
-    """What `Roots.kept_as` gives."""
+    """What `Roots.kept_as` gives; one text for all that are below it."""
     if value not in ("hub", "torch", "datasets") and not _text(value).startswith("/"):
         raise ValueError
-    return str(value)
+    return sys.intern(value)
 
 
 def _model(record: Any) -> InstalledModel:
@@ -423,22 +435,29 @@ def _model(record: Any) -> InstalledModel:
         revision=_optional(record["revision"]),
         commit_hash=_optional(record["commit_hash"]),
         size=_size(record["size"]),
-        files=tuple(
-            InstalledFile(
-                _root(file["root"]),
-                relative_path(file["path"], _DEEPEST),
-                Blob(Digest.parse(file["digest"]), _size(file["size"])),
-                int(file["mtime_ns"]),
-                bool(file["found"]),
-            )
-            for file in record["files"]
-        ),
-        links=tuple(_pointer(link) for link in record["links"]),
-        texts=tuple(_pointer(text) for text in record["texts"]),
+        files=_all_of(InstalledFile, record["files"]),
+        links=_all_of(InstalledPointer, record["links"]),
+        texts=_all_of(InstalledPointer, record["texts"]),
     )
 
 
-def _pointer(record: Any) -> InstalledPointer:
+def _all_of(kind: type[T], values: Any) -> tuple[T, ...]:
+    if not all(isinstance(value, kind) for value in values):
+        raise TypeError
+    return tuple(values)
+
+
+def _file(record: dict[str, Any]) -> InstalledFile:
+    return InstalledFile(
+        _root(record["root"]),
+        relative_path(record["path"], _DEEPEST),
+        Blob(Digest.parse(record["digest"]), _size(record["size"])),
+        int(record["mtime_ns"]),
+        bool(record["found"]),
+    )
+
+
+def _pointer(record: dict[str, Any]) -> InstalledPointer:
     return InstalledPointer(
         _root(record["root"]),
         relative_path(record["path"], _DEEPEST),

@@ -114,24 +114,25 @@ def survey(
     progress: Progress,
     *,
     edited: Edited = lambda _path, _blob: False,
-    follow_aliases: bool = False,
     makes_links: bool = False,
 ) -> Survey:
     """Compare `placements` with what stands below `root`; reads only.
 
     A file of the right size counts as present if `trusted` says so, else if its content has the
-    right digest. `edited` tells which others are to be left alone. `follow_aliases`: write through
-    a link that an alias of a repository is. `makes_links`: files here may be links that bundler
-    made. Raises FormatError if two placements contradict each
-    other, TargetError if something stands in the way.
+    right digest. `edited` tells which others are to be left alone. `makes_links`: files here may be
+    links that bundler made. Raises FormatError if two placements contradict each other, TargetError
+    if something stands in the way.
     """
     with told(root, "--root"):
-        if follow_aliases:
-            placements = redirected(root, placements)
-        wanted = without_contradictions(placements)
         state_of = states_below(root)
-        absent = [p for p in wanted if isinstance(p, Absent) and _hides(state_of(p.path))]
-        _check_obstacles(root, [*absent, *(p for p in wanted if not isinstance(p, Absent))])
+        # Most markers are not there, and then there is nothing to do about them.
+        placements = (
+            p for p in placements if not isinstance(p, Absent) or _hides(state_of(p.path))
+        )
+        found = without_contradictions(placements)
+        _check_obstacles(root, found)
+        absent = tuple(p for p in found if isinstance(p, Absent))
+        wanted = tuple(p for p in found if not isinstance(p, Absent))
         files = [p for p in wanted if isinstance(p, File)]
         present, kept = _present_files(root, files, trusted, edited, makes_links, progress)
         stands = present.keys() | kept
@@ -139,17 +140,16 @@ def survey(
         for sealed in (p for p in wanted if isinstance(p, Sealed)):
             _check_sealed(root, sealed, (file.path for file in missing_files))
         links = [p for p in wanted if isinstance(p, Link)]
-        targets = {link.target for link in links}
-        blobs = {file.path: file.blob for file in files if file.path in targets}
-        missing_links = tuple(p for p in links if not _link_stands(root, p, blobs.get(p.target)))
+        blobs = cache(lambda: {file.path: file.blob for file in files})  # Hardly ever asked for.
+        missing_links = tuple(p for p in links if not _link_stands(root, p, blobs))
         texts = tuple(_missing_texts(root, [p for p in wanted if isinstance(p, Text)]))
         _check_names(root, (*missing_files, *missing_links, *texts))
         return Survey(
-            wanted=tuple(wanted),
+            wanted=wanted,
             files=missing_files,
             links=missing_links,
             texts=texts,
-            absent=tuple(absent),
+            absent=absent,
             present=present,
             edited=kept,
             moves=tuple(moves_of(root, missing_links, texts)),
@@ -311,8 +311,11 @@ def _check_sealed(root: Path, sealed: Sealed, missing: Iterable[RelativePath]) -
         )
 
 
-def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
-    """Whether the link is there, or another one that leads to the same content."""
+def _link_stands(root: Path, link: Link, blobs: Callable[[], Mapping[RelativePath, Blob]]) -> bool:
+    """Whether the link is there, or another one that leads to the same content.
+
+    `blobs`: those that are wanted, by their paths.
+    """
     there = os.path.join(root, link.path)
     if not is_link(there):
         return False
@@ -323,6 +326,7 @@ def _link_stands(root: Path, link: Link, blob: Blob | None) -> bool:
         if re.fullmatch(link.moved_from, os.readlink(path)):
             return False
         raise TargetError(f"{path} is a link to another folder: move it away")
+    blob = blobs().get(link.target)
     if blob is None:
         if path.is_dir() and path.resolve() != (root / link.target).resolve():
             raise TargetError(f"{path} is a link to another folder: move it away")
@@ -344,7 +348,7 @@ def _missing_texts(root: Path, texts: Iterable[Text]) -> Iterator[Text]:
                 f"{root / text.path} is a folder where a file belongs: move it away"
             ) from None
         after = text.content
-        if text.merge is not None:
+        if text.merge is not None and before != after:
             after = text.merge(before, lambda path: (root / path).exists())
         if after != before:
             yield replace(text, content=after)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bundler.archive import BundleSource, open_bundle
+from bundler.archive import BundleReader, BundleSource, open_bundle
 from bundler.digest import Blob, Digest
 from bundler.errors import BundlerError, DamagedError, FormatError, UnavailableError
 from bundler.manifest import Manifest
@@ -86,10 +85,6 @@ def verify(
     does if not even the manifest can be read or trusted.
     """
     with open_bundle(bundle, digest, trusted, ask=ask, hashed=True, whole=False) as reader:
-        files: dict[Digest, list[str]] = defaultdict(list)
-        for snapshot in reader.manifest.snapshots:
-            for entry in snapshot.files:
-                files[entry.blob.digest].append(f"{entry.path} of {snapshot.name}")
         faults = []
         straight = False
         try:
@@ -98,15 +93,15 @@ def verify(
             # What was copied of it is worth knowing: read without the table, as far as it goes.
             faults.append(BadMember("the bundle as a whole", str(error)))
             straight = True
-        faulty = _Faulty(files)
+        faulty = _Faulty()
         total = sum(member.blob.size for member in reader.members)
         with (progress or Silent()).start("verifying", total) as meter:
             try:
                 reader.extract(faulty, jobs=jobs, count=meter.add, straight=straight)
             except DamagedError as error:
-                if not faults and not faulty.members:
+                if not faults and not faulty.messages:
                     faults.append(BadMember("the bundle as a whole", str(error)))
-        bad = {m.blob: faulty.members[m.start] for m in reader.members if m.start in faulty.members}
+        bad = _bad_members(reader, faulty.messages)
         for repair in repairs:
             for blob in _good_in(repair, reader.manifest, bad, jobs, progress or Silent()):
                 del bad[blob]
@@ -224,15 +219,25 @@ class _Whole:
 
 
 class _Faulty:
-    """Takes note of the members that are not as they should be, and needs no content."""
+    """Takes note of what is wrong with members, and needs no content."""
 
-    def __init__(self, files: Mapping[Digest, Sequence[str]]) -> None:
-        self._files = files
-        self.members: dict[int, BadMember] = {}
+    def __init__(self) -> None:
+        self.messages: dict[int, str] = {}
+        """By where the member starts."""
 
     def open(self, _: Member) -> None:
         pass
 
     def refuse(self, member: Member, error: DamagedError) -> None:
-        files = tuple(self._files[member.blob.digest])
-        self.members[member.start] = BadMember(member.name, str(error), files)
+        self.messages[member.start] = str(error)
+
+
+def _bad_members(reader: BundleReader, messages: Mapping[int, str]) -> dict[Blob, BadMember]:
+    """What is wrong with which blobs, by `messages` about the members that start at these bytes."""
+    bad = [member for member in reader.members if member.start in messages]
+    files: dict[Digest, list[str]] = {member.blob.digest: [] for member in bad}
+    for snapshot in reader.manifest.snapshots if bad else ():
+        for entry in snapshot.files:
+            if entry.blob.digest in files:
+                files[entry.blob.digest].append(f"{entry.path} of {snapshot.name}")
+    return {m.blob: BadMember(m.name, messages[m.start], tuple(files[m.blob.digest])) for m in bad}

@@ -82,7 +82,7 @@ def assert_below(path: RelativePath) -> None:
 def contents_of(source: BinaryIO) -> tuple[bytes, list[bytes]] | None:
     """The manifest and all contents of a bundle; None if it is refused."""
     try:
-        with open_bundle(source) as reader:
+        with open_bundle(source, keep_bytes=True) as reader:
             collected = Collected()
             reader.extract(collected, jobs=1)
             if collected.refused:

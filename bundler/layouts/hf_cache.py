@@ -69,7 +69,7 @@ def _repository(
         yield Absent(folder / ".no_exist" / commit_hash / entry.path)
     yield Text(
         folder / "trees" / f"{commit_hash}.json",
-        listing({str(entry.path): _tree_entry(entry) for entry in snapshot.files}),
+        listing({entry.path: entry for entry in snapshot.files}),
         partial(_merged_tree, snapshot, content),
     )
     revision = relative_path(str(snapshot.revision))
@@ -100,8 +100,9 @@ def _etag(entry: FileEntry) -> str:
 
 
 def listing(files: Mapping[str, object]) -> str:
-    """The text that lists `files`, each with what huggingface_hub keeps of it."""
-    return json.dumps({"format_version": _TREE_VERSION, "files": files}, sort_keys=True)
+    """The text that lists `files`, each a FileEntry or what huggingface_hub keeps of it."""
+    document = {"format_version": _TREE_VERSION, "files": files}
+    return json.dumps(document, default=_tree_entry, sort_keys=True)
 
 
 def listed(text: str | bytes) -> dict[str, Any] | None:
@@ -114,7 +115,10 @@ def listed(text: str | bytes) -> dict[str, Any] | None:
 
 
 def _tree_entry(entry: FileEntry) -> dict[str, object]:
-    """One file in the listing; huggingface_hub keeps the sha256 of large files only."""
+    """One file in the listing, made as it is written: all of them would take much memory.
+
+    huggingface_hub keeps the sha256 of large files only.
+    """
     record: dict[str, object] = {"size": entry.blob.size, "blob_id": _etag(entry)}
     if _etag(entry) == entry.blob.digest.hex:
         record |= {"lfs_sha256": entry.blob.digest.hex, "lfs_size": entry.blob.size}
@@ -131,4 +135,4 @@ def _merged_tree(snapshot: Snapshot, content: RelativePath, text: str, exists: E
         }
     except MALFORMED:
         kept = {}
-    return listing(kept | {str(entry.path): _tree_entry(entry) for entry in snapshot.files})
+    return listing(kept | {entry.path: entry for entry in snapshot.files})
