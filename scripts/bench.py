@@ -58,7 +58,7 @@ def main() -> None:
     )
     for option, default, what in (
         ("rounds", 5, "of each, interleaved"),
-        ("size", 1200, "MB of weights, and of the model that is downloaded"),
+        ("size", 2000, "MB of weights, and of the model that is downloaded"),
         ("files", 100_000, "how many small files"),
         ("large", 20.0, "GB of what is to be large, in files without content"),
     ):
