@@ -12,7 +12,7 @@ whoever is compared; the page cache is warm. Sections:
   download   a model from a hub on the loopback address, against hf download
 
 Prints a table of what was measured and what should be; notes go to stderr. All sections take some
-30 minutes with the defaults, and 8 GB on the disk, below TMPDIR; memory also wants the 20 GB to be
+40 minutes with the defaults, and 13 GB on the disk, below TMPDIR; memory also wants the 20 GB to be
 free, though it uses next to nothing of them. What is not installed (restic, borg, casync, zstd,
 openssl, strace, eatmydata) is told and left out.
 """
