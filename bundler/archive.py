@@ -18,7 +18,8 @@ from bundler.frames import (
     decompressed,
     read_exactly,
 )
-from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
+from bundler.manifest import Manifest
+from bundler.manifest_rules import MAX_MANIFEST_SIZE
 from bundler.members import (
     BLOCK,
     END,

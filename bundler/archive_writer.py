@@ -16,7 +16,8 @@ from typing import BinaryIO
 from bundler.digest import Blob, Digest, Verifier
 from bundler.errors import DamagedError, FormatError
 from bundler.frame_writer import STORED, Check, FrameWriter, Output, Piece, Rewrite, unchecked
-from bundler.manifest import MAX_MANIFEST_SIZE, Manifest, check_extent
+from bundler.manifest import Manifest
+from bundler.manifest_rules import MAX_MANIFEST_SIZE, check_extent
 from bundler.members import (
     END,
     LARGE,

@@ -23,7 +23,8 @@ from bundler.manifest import Manifest
 from bundler.needed import needed
 from bundler.parallel import Count, each_in_threads
 from bundler.progress import Progress, Silent
-from bundler.receipt import InstalledFile, InstalledModel, Place, read_receipts
+from bundler.receipt import InstalledFile, InstalledModel, Place
+from bundler.receipt_folder import read_receipts
 from bundler.relative import RelativePath
 
 

@@ -29,7 +29,8 @@ from bundler.permission import check_permission
 from bundler.place import Target, has_staging
 from bundler.progress import Progress
 from bundler.provenance import Provenance
-from bundler.receipt import Receipt, receipt_folder, receipt_path, write_receipt
+from bundler.receipt import Receipt
+from bundler.receipt_folder import receipt_folder, receipt_path, write_receipt
 from bundler.relative import RelativePath
 from bundler.sharing import LinkMode
 from bundler.space import check_space

@@ -12,7 +12,8 @@ from typing import Any
 
 from bundler.digest import Digest
 from bundler.environment import Roots, find_roots
-from bundler.receipt import InstalledModel, Place, read_receipts
+from bundler.receipt import InstalledModel, Place
+from bundler.receipt_folder import read_receipts
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from bundler.layouts.flat import Flat
 from bundler.layouts.placement import Placement
 from bundler.manifest import Snapshot
 from bundler.progress import Progress
-from bundler.receipt import key_of, read_receipts
+from bundler.receipt import key_of
+from bundler.receipt_folder import read_receipts
 from bundler.relative import RelativePath
 from bundler.sharing import SHARED_FROM
 from bundler.stock import places_of

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from bundler.digest import Blob, Digest
 from bundler.documents import strict_json
 from bundler.errors import FormatError, RequestError, shown
-from bundler.manifest import (
+from bundler.manifest import Manifest
+from bundler.manifest_rules import (
     MAX_BLOB_SIZE,
     MAX_MANIFEST_COMMAS,
     MAX_MANIFEST_SIZE,
-    Manifest,
     has_too_many_values,
 )
 

@@ -17,15 +17,8 @@ from bundler.environment import Roots, find_roots
 from bundler.errors import BundlerError, Faults, RequestError, TargetError
 from bundler.permission import told
 from bundler.progress import Progress, Silent
-from bundler.receipt import (
-    InstalledModel,
-    Key,
-    Receipt,
-    drop_models,
-    key_of,
-    read_receipts,
-    remove_empty_folder,
-)
+from bundler.receipt import InstalledModel, Key, Receipt, key_of
+from bundler.receipt_folder import drop_models, read_receipts, remove_empty_folder
 from bundler.spec import Naming
 from bundler.surplus import Surplus, surplus
 

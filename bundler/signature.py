@@ -17,7 +17,8 @@ from bundler.digest import Digest
 from bundler.documents import strict_json
 from bundler.errors import shown
 from bundler.keys import PrivateKey, PublicKey
-from bundler.manifest import MAX_NAMED_FILES, Manifest
+from bundler.manifest import Manifest
+from bundler.manifest_rules import MAX_NAMED_FILES
 from bundler.members import MANIFEST_NAME, Member, members
 
 _MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from bundler.digest import SHA256, Blob, Digest
 from bundler.environment import Roots, find_roots
-from bundler.receipt import Receipt, read_receipts
+from bundler.receipt import Receipt
+from bundler.receipt_folder import read_receipts
 
 
 def holdings(roots: Roots | None = None) -> frozenset[Blob]:

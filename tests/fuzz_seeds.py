@@ -16,7 +16,7 @@ from fuzz_targets import BUNDLE, PARTS
 from mutated_manifests import DOCUMENTS
 
 import bundler
-from bundler.receipt import receipt_path
+from bundler.receipt_folder import receipt_path
 from bundler.shells import EnvFormat, environment_text
 
 LARGEST = 1 << 16

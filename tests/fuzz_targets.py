@@ -39,7 +39,7 @@ from bundler.layouts.placement import Link
 from bundler.manifest import Manifest
 from bundler.names import UNPRINTABLE
 from bundler.pickled import foreign_imports
-from bundler.receipt import read_receipts, receipt_path, write_receipt
+from bundler.receipt_folder import read_receipts, receipt_path, write_receipt
 from bundler.relative import RelativePath
 from bundler.remote import RemoteSnapshot
 from bundler.request import read_request

@@ -29,14 +29,8 @@ from bundler.errors import RequestError
 from bundler.manifest import Code, Manifest, Snapshot
 from bundler.members import LARGE
 from bundler.names import MAX_TEXT_LENGTH, UNPRINTABLE, plain_text, relative_path
-from bundler.receipt import (
-    InstalledFile,
-    InstalledModel,
-    InstalledPointer,
-    Receipt,
-    read_receipts,
-    write_receipt,
-)
+from bundler.receipt import InstalledFile, InstalledModel, InstalledPointer, Receipt
+from bundler.receipt_folder import read_receipts, write_receipt
 from bundler.seek_table import FRAME_SIZE
 from bundler.shells import EnvFormat, assignments, environment_text, read_variables
 from bundler.spec import Naming, Spec, full_spec, spec_of

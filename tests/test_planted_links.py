@@ -16,7 +16,7 @@ from disk_calls import Call, Commands
 from memory_source import make_bundle
 from trees import Tree, tree
 
-from bundler.receipt import read_receipts
+from bundler.receipt_folder import read_receipts
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
 RECEIPTS = "r/huggingface/.bundler/receipts"

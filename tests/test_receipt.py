@@ -20,15 +20,8 @@ from trees import etag, tree, unpack_below, write_cache
 import bundler
 from bundler.digest import Blob, Digest
 from bundler.names import MAX_DEPTH
-from bundler.receipt import (
-    InstalledFile,
-    InstalledModel,
-    InstalledPointer,
-    Receipt,
-    read_receipts,
-    receipt_path,
-    write_receipt,
-)
+from bundler.receipt import InstalledFile, InstalledModel, InstalledPointer, Receipt
+from bundler.receipt_folder import read_receipts, receipt_path, write_receipt
 from bundler.relative import RelativePath
 
 TINY = {"config.json": b"{}", "model.safetensors": b"weights"}

@@ -12,7 +12,7 @@ from bundler.checks import Found
 from bundler.content import Promise
 from bundler.digest import Digest
 from bundler.environment import Roots
-from bundler.receipt import read_receipts
+from bundler.receipt_folder import read_receipts
 
 
 @dataclass(frozen=True, slots=True)

@@ -439,7 +439,8 @@ def _manifest(path: Path, what: str) -> Manifest:
     `what`: what should be there.
     """
     from bundler.archive import ZSTD_MAGIC
-    from bundler.manifest import MAX_MANIFEST_SIZE, Manifest
+    from bundler.manifest import Manifest
+    from bundler.manifest_rules import MAX_MANIFEST_SIZE
     from bundler.volume_files import find_volumes
 
     if find_volumes([path]) is not None:
