@@ -50,6 +50,8 @@ _PLAIN = Flat.root
 class How:
     """What the user said about the way to install."""
 
+    checkpoints: bool
+    """Whether models and single files go into plain folders, too."""
     link_mode: LinkMode
     code: bool
     jobs: int | None
@@ -59,7 +61,6 @@ class How:
 def install(
     reader: BundleReader,
     snapshots: Sequence[Snapshot],
-    placed: Sequence[Snapshot],
     roots: Roots,
     known: Known,
     how: How,
@@ -68,12 +69,11 @@ def install(
 ) -> dict[str, Survey]:
     """Do what there is to do below each root; the result tells what it was.
 
-    `placed`: `snapshots`, and what of them goes into plain folders too. `repairs`: bundles to take
-    from what `reader` does not have as it should be.
+    `repairs`: bundles to take from what `reader` does not have as it should be.
     """
-    # What the same again, as plain files, is a form of.
-    plain = plain_forms(snapshots) if len(placed) > len(snapshots) else []
-    forms = [_Form(*each) for each in (*((snapshot, snapshot) for snapshot in snapshots), *plain)]
+    forms = [_Form(snapshot, snapshot) for snapshot in snapshots]
+    if how.checkpoints:
+        forms += [_Form(model, form) for model, form in plain_forms(snapshots)]
     with ExitStack() as stack:
         by_root = _by_root(forms)
         targets = {name: Target(roots.path(name), progress) for name in by_root}

@@ -211,9 +211,9 @@ def unpack(
         check_lacking(reader, work, known, repairing)
         check_apart(work, roots, env_file)
         if is_left(reader.digest, snapshots, work, roots, known):
-            how = How(link_mode, code, jobs, keep_refs)
+            how = How(checkpoints, link_mode, code, jobs, keep_refs)
             work.clear()  # It is made again, under a lock, and takes memory meanwhile.
-            work = install(reader, snapshots, placed, roots, known, how, progress, repairing)
+            work = install(reader, snapshots, roots, known, how, progress, repairing)
         else:
             # A pipe is read to its end all the same.
             stage(reader, work, {}, jobs, progress, known, repairing)
