@@ -137,11 +137,11 @@ class Verifier:
         if self.left > 0:
             got = self._blob.size - self.left
             raise DamagedError(f"{self._what} ends after {got:,} of {self._blob.size:,} bytes")
-        found = self._sha256.hexdigest()
-        if self.left < 0 or found != self._blob.digest.hex:
+        if self.left < 0 or self._sha256.digest() != self._blob.digest:
+            found, promised = self._sha256.hexdigest(), self._blob.digest.hex
             raise DamagedError(
                 f"{self._what} holds other bytes than promised "
-                f"(sha256 {found[:12]}…, not {self._blob.digest.hex[:12]}…)"
+                f"(sha256 {found[:12]}…, not {promised[:12]}…)"
             )
         if self._git_hash is not None and self._git_hash.hexdigest() != self._git_sha1:
             raise DamagedError(f"{self._what} is not what its etag {self._git_sha1} says")

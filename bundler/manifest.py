@@ -151,8 +151,8 @@ class Manifest:
 
     def without(self, blobs: Container[Blob], builds_on: Iterable[Digest] = ()) -> Manifest:
         """The manifest of a bundle of the same snapshots that brings none of `blobs`."""
-        absent = sorted((b.digest for b in self.blobs() if b in blobs), key=str)
-        sources = sorted(builds_on, key=str) if absent else ()
+        absent = sorted(blob.digest for blob in self.blobs() if blob in blobs)
+        sources = sorted(builds_on) if absent else ()
         return replace(self, absent=tuple(absent), builds_on=tuple(sources))
 
     def renamed(self, names: Mapping[Digest, Digest]) -> Manifest:

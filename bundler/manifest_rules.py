@@ -162,11 +162,11 @@ def _check_blobs_agree(manifest: Manifest) -> None:
 def _check_absent(manifest: Manifest) -> None:
     """What is absent is content of some file; digests have the one order that they can have."""
     for key in ("absent", "builds_on"):
-        if any(one.hex >= other.hex for one, other in pairwise(getattr(manifest, key))):
+        if any(one >= other for one, other in pairwise(getattr(manifest, key))):
             raise ValueError(f"{key!r} is not in ascending order, each once")
     if manifest.absent:
         strangers = {*manifest.absent}.difference(blob.digest for blob in manifest.blobs())
         if strangers:
-            raise ValueError(f"it lacks what no file has: {min(map(str, strangers))}")
+            raise ValueError(f"it lacks what no file has: {min(strangers)}")
     if len(manifest.builds_on) > MAX_BUILDS_ON:
         raise ValueError(f"it builds on more than {MAX_BUILDS_ON} bundles")
