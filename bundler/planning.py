@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -278,9 +278,9 @@ class Planner:
             snapshot,
             # What was read need not be asked for again.
             files=tuple(
-                f
-                if f.is_here or f.path not in read
-                else replace(f, origin=_Read(read[f.path], f.origin))
+                replace(f, origin=_Read(read[f.path], f.origin))
+                if f.path in read and not f.is_here
+                else f
                 for f in snapshot.files
             ),
             needs=tuple(need.spec for need in found.needs),
@@ -329,7 +329,7 @@ def contents(snapshots: Sequence[RemoteSnapshot]) -> Iterator[ModelFile]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Read(Origin):
-    """What was read already, from another."""
+    """What was read already, from another, which tells all else."""
 
     content: bytes
     origin: Origin
@@ -338,8 +338,19 @@ class _Read(Origin):
     def identity(self) -> str:
         return self.origin.identity
 
+    @property
+    def resumes(self) -> bool:
+        return self.origin.resumes
+
+    @property
+    def part(self) -> Callable[[int, int], Stream] | None:
+        return self.origin.part
+
     def open(self, start: int, /) -> Stream:
         return io.BytesIO(self.content[start:])
+
+    def elsewhere(self) -> None:
+        self.origin.elsewhere()
 
 
 def _checked(snapshot: RemoteSnapshot) -> RemoteSnapshot:
