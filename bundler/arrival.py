@@ -136,6 +136,7 @@ class Adoption(Arrival):
             raise Cancelled
         content = copy.read()
         count(len(content))
+        # Of very many, the number that the copy has already need not be made again.
         return Blob(compared(content, self.item), copy.size), None
 
     def _fault(self, copy: Copy, error: BundlerError) -> BundlerError:

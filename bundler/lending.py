@@ -89,9 +89,9 @@ class Lending:
 
     def recall_unnamed(self) -> dict[Digest, ModelFile]:
         """End the loans of everything that has no name: what is to be read, by its stand-ins."""
-        unnamed = [key for key, loan in self._loans.items() if _lacks_name(loan)]
-        stand_ins = [self._loans[key].blob.digest for key in unnamed]
-        return dict(zip(stand_ins, self._recall(unnamed), strict=True))
+        unnamed = {key: loan for key, loan in self._loans.items() if _lacks_name(loan)}
+        self._recall(unnamed)
+        return {loan.blob.digest: loan.item for loan in unnamed.values()}
 
     def end(self) -> list[ModelFile]:
         """End all loans: nothing will be written, or something was not what it should be."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bundler.digest import Blob, Digest
-from bundler.manifest import Manifest
+from bundler.manifest import FileEntry, Manifest, Snapshot
 from bundler.relative import RelativePath
 
 MANIFEST_NAME = "manifest.json"
@@ -70,13 +70,24 @@ def members(manifest: Manifest, manifest_size: int) -> Iterator[Member]:
     """Every member after the manifest, in their order: small blobs, then large ones."""
     position = BLOCK + padded(manifest_size)
     git_names = manifest.git_names()
-    for is_large in (False, True):
-        for snapshot, entry in manifest.carried():
-            if (entry.blob.size >= LARGE) is is_large:
-                git_sha1 = git_names.get(entry.blob.digest)
-                member = Member(entry.blob, position, entry.path, snapshot.name, git_sha1)
-                yield member
-                position = member.end
+    for snapshot, entry in _small_first(manifest.carried()):
+        git_sha1 = git_names.get(entry.blob.digest)
+        member = Member(entry.blob, position, entry.path, snapshot.name, git_sha1)
+        yield member
+        position = member.end
+
+
+def _small_first(
+    contents: Iterator[tuple[Snapshot, FileEntry]],
+) -> Iterator[tuple[Snapshot, FileEntry]]:
+    """Small blobs, then large ones, which are few, each in their order."""
+    large = []
+    for content in contents:
+        if content[1].blob.size < LARGE:
+            yield content
+        else:
+            large.append(content)
+    yield from large
 
 
 def header_of(name: str, size: int) -> bytes:
